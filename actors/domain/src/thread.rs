@@ -1,0 +1,225 @@
+//! The aggregate: one customer at one business of one client.
+
+use crate::{
+    Cause, Command, Effect, Entry, Json, Phase, Policy, ReceiverId, Refusal, State, Timestamp, control::Control,
+    entry::ControlAction,
+};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, VecDeque};
+
+/// What a decision depends on besides the thread and the command.
+#[derive(Debug, Clone, Copy)]
+pub struct Context<'a> {
+    /// The present time.
+    pub now: Timestamp,
+    /// The client's configuration.
+    pub policy: &'a Policy,
+}
+
+/// A thread's whole state. Serialised, it is the stored snapshot; fields added later carry serde defaults, so that an
+/// older snapshot is always read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Thread {
+    /// The version of the stored form.
+    pub(crate) format: u16,
+    pub(crate) sequence: u64,
+    pub(crate) conversation: u64,
+    pub(crate) control: Control,
+    pub(crate) phase: Phase,
+    /// Never goes back, whatever the clock does.
+    pub(crate) last_entry_at: Timestamp,
+    /// The last message either way.
+    pub(crate) last_message_at: Timestamp,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) details: Option<ConversationDetails>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) countdown: Option<Countdown>,
+    /// Which conversations each receiver has held, and up to where it has been sent messages.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) held: BTreeMap<ReceiverId, Held>,
+    /// The last control changes, oldest first: why the thread is where it is.
+    #[serde(default, skip_serializing_if = "VecDeque::is_empty")]
+    pub(crate) history: VecDeque<Step>,
+}
+
+/// The IVA's own notes on a conversation (section 9).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConversationDetails {
+    /// An object.
+    pub json: Json,
+    /// They live at most 3 hours.
+    pub until: Timestamp,
+}
+
+/// A hand-off that was asked for and waits for its countdown.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Countdown {
+    /// When it happens.
+    pub at: Timestamp,
+    /// In which conversation.
+    pub conversation: u64,
+    /// The team to name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub team_name: Option<String>,
+}
+
+/// What a receiver has held.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Held {
+    /// Inclusive ranges of conversation numbers, ascending.
+    pub conversations: Vec<(u64, u64)>,
+    /// It has been sent, or has itself sent, everything up to this sequence that it is to get.
+    pub through: u64,
+}
+
+/// One control change, as `GET /tract/thread/` tells it (section 6).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    /// The entry.
+    pub sequence: u64,
+    /// When.
+    pub at: Timestamp,
+    /// What happened.
+    pub action: ControlAction,
+    /// From whom.
+    pub from: ReceiverId,
+    /// To whom.
+    pub to: ReceiverId,
+    /// Why.
+    pub cause: Cause,
+    /// Whose doing it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<ReceiverId>,
+    /// The epoch after it.
+    pub epoch: u64,
+}
+
+/// What a deadline is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum DeadlineKind {
+    /// A hand-off must be answered, or the next in the chain gets the chat.
+    Handoff,
+    /// An offer must be accepted, or the next in the chain gets it.
+    Offer,
+    /// A request must be answered, or it is forgotten.
+    Request,
+    /// A countdown ends, and the chat goes to an agent.
+    Countdown,
+    /// A quiet conversation ends.
+    Idle,
+}
+
+/// What a command or the passing of time did: commit all of it or nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Transition {
+    /// The new state.
+    pub thread: Thread,
+    /// New entries, in sequence.
+    pub entries: Vec<Entry>,
+    /// What has to happen outside, in order.
+    pub effects: Vec<Effect>,
+    /// What the caller gets to know.
+    pub reply: Reply,
+}
+
+/// What the caller gets to know. `entry` is an index into the transition's entries.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "reply", rename_all = "snake_case")]
+pub enum Reply {
+    /// A message is in the thread.
+    Message {
+        /// Which entry it is.
+        entry: usize,
+        /// Its sequence.
+        sequence: u64,
+        /// Its conversation.
+        conversation: u64,
+        /// The present epoch.
+        control_epoch: u64,
+    },
+    /// An event was accepted.
+    Event {
+        /// The thread's last sequence.
+        sequence: u64,
+        /// Its conversation.
+        conversation: u64,
+        /// The present epoch.
+        control_epoch: u64,
+    },
+    /// A control operation was carried out, or needed nothing.
+    Control {
+        /// Who holds the thread now.
+        active: ReceiverId,
+        /// The present epoch.
+        control_epoch: u64,
+        /// The offer that was made.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        offer_id: Option<String>,
+    },
+    /// Done; there is nothing to tell.
+    Done,
+}
+
+/// The thread as it stands, for reads.
+impl Thread {
+    /// The last entry's sequence; 0 when there is none.
+    pub fn sequence(&self) -> u64 {
+        self.sequence
+    }
+    /// The present conversation; 0 before the first.
+    pub fn conversation(&self) -> u64 {
+        self.conversation
+    }
+    /// Who holds it, and what is pending.
+    pub fn control(&self) -> &Control {
+        &self.control
+    }
+    /// Where the conversation is.
+    pub fn phase(&self) -> &Phase {
+        &self.phase
+    }
+    /// The state's name.
+    pub fn state(&self) -> State {
+        self.phase.state()
+    }
+    /// The last control changes, oldest first.
+    pub fn history(&self) -> impl ExactSizeIterator<Item = &Step> {
+        self.history.iter()
+    }
+    /// The conversation's details, if they still live.
+    pub fn conversation_details(&self, now: Timestamp) -> Option<&Json> {
+        self.details.as_ref().filter(|d| d.until > now).map(|d| &d.json)
+    }
+    /// Whether this receiver ever held this conversation.
+    pub fn has_held(&self, receiver: &ReceiverId, conversation: u64) -> bool {
+        let held = self.held.get(receiver);
+        held.is_some_and(|h| h.conversations.iter().any(|(a, b)| (*a..=*b).contains(&conversation)))
+    }
+    /// What is due when.
+    pub fn deadlines(&self, policy: &Policy) -> Vec<(DeadlineKind, Timestamp)> {
+        let _ = policy;
+        Vec::new()
+    }
+    /// When to settle next.
+    pub fn next_deadline(&self, policy: &Policy) -> Option<Timestamp> {
+        self.deadlines(policy).into_iter().map(|(_, at)| at).min()
+    }
+}
+
+impl Thread {
+    /// A new thread: state none, epoch 1, the default receiver active.
+    pub fn open(policy: &Policy) -> Self {
+        let _ = policy;
+        unreachable!()
+    }
+    /// Carries out what time or configuration made due, if anything is.
+    pub fn settle(&self, ctx: Context<'_>) -> Option<Transition> {
+        let _ = ctx;
+        None
+    }
+    /// Decides a command. The thread must be settled.
+    pub fn decide(&self, command: &Command, ctx: Context<'_>) -> Result<Transition, Refusal> {
+        let _ = (command, ctx);
+        unreachable!()
+    }
+}

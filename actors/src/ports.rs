@@ -1,0 +1,624 @@
+//! What the shell needs of the world: a store, a clock, the tenants' configuration, and a way to deliver.
+//!
+//! Implementations live at the edge; tests bring their own.
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use std::{collections::BTreeMap, fmt, sync::Arc};
+use tract_domain::{
+    BusinessId, ChannelEvent, ClientId, Entry, IvaAnswer, Json, Policy, ReceiverId, Reply, State, Thread, Timestamp,
+    Topic, UserId,
+};
+use uuid::Uuid;
+
+/// Time, so that tests can hold it.
+#[async_trait]
+pub trait Clock: Send + Sync + 'static {
+    /// The present time.
+    fn now(&self) -> Timestamp;
+    /// Returns once `now()` is at or past that time.
+    async fn sleep_until(&self, at: Timestamp);
+}
+
+/// The tenants' configuration, as decisions and couriers need it. Always answers at once, from memory.
+pub trait Tenants: Send + Sync + 'static {
+    /// What decisions on this business's threads depend on; none when the client or business is gone.
+    fn policy(&self, client: &ClientId, business: BusinessId) -> Option<Arc<Policy>>;
+    /// The endpoint of this receiver's hook, if it registered one for the topic.
+    fn hook(&self, client: &ClientId, receiver: &ReceiverId, topic: Topic) -> Option<Endpoint>;
+    /// The endpoint of the business's channel webhook, if it has one.
+    fn channel(&self, client: &ClientId, business: BusinessId) -> Option<Endpoint>;
+    /// The endpoint of the client's IVA, if it has one.
+    fn iva(&self, client: &ClientId) -> Option<Endpoint>;
+}
+
+/// Something that deliveries go to, by a stable name: `hook:<client>:<receiver>:<category>:<subcategory>`,
+/// `channel:<client>:<business>` or `iva:<client>`. (Ids never contain a colon.)
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Endpoint(Arc<str>);
+
+impl Endpoint {
+    /// A receiver's hook.
+    pub fn hook(client: &ClientId, receiver: &ReceiverId, topic: Topic) -> Self {
+        let (category, subcategory) = topic.names();
+        Self(format!("hook:{client}:{receiver}:{category}:{subcategory}").into())
+    }
+    /// A business's channel webhook.
+    pub fn channel(client: &ClientId, business: BusinessId) -> Self {
+        Self(format!("channel:{client}:{business}").into())
+    }
+    /// A client's IVA.
+    pub fn iva(client: &ClientId) -> Self {
+        Self(format!("iva:{client}").into())
+    }
+    /// A name read back from a store.
+    pub fn from_name(name: &str) -> Self {
+        Self(name.into())
+    }
+    /// The name.
+    pub fn name(&self) -> &str {
+        &self.0
+    }
+    /// What it is.
+    pub fn kind(&self) -> EndpointKind {
+        let mut parts = self.0.split(':');
+        let kind = parts.next();
+        let client = parts.next().and_then(|c| ClientId::new(c).ok());
+        match (kind, client, parts.next(), parts.next(), parts.next()) {
+            (Some("hook"), Some(client), Some(receiver), Some(category), Some(subcategory)) => {
+                match (ReceiverId::new(receiver), Topic::parse(category, subcategory)) {
+                    (Ok(receiver), Some(topic)) => EndpointKind::Hook { client, receiver, topic },
+                    _ => EndpointKind::Unknown,
+                }
+            }
+            (Some("channel"), Some(client), Some(business), ..) => match business.parse() {
+                Ok(business) => EndpointKind::Channel { client, business },
+                Err(_) => EndpointKind::Unknown,
+            },
+            (Some("iva"), Some(client), ..) => EndpointKind::Iva { client },
+            _ => EndpointKind::Unknown,
+        }
+    }
+}
+
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What an endpoint is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EndpointKind {
+    /// A receiver's hook.
+    Hook {
+        /// Whose client.
+        client: ClientId,
+        /// Whose hook.
+        receiver: ReceiverId,
+        /// For what.
+        topic: Topic,
+    },
+    /// A business's channel webhook.
+    Channel {
+        /// Whose client.
+        client: ClientId,
+        /// Which business.
+        business: BusinessId,
+    },
+    /// A client's IVA.
+    Iva {
+        /// Whose client.
+        client: ClientId,
+    },
+    /// A name from a version that this one does not know.
+    Unknown,
+}
+
+/// What a thread is about; never changes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ThreadKey {
+    /// The public handle.
+    pub user_id: UserId,
+    /// The client.
+    pub client: ClientId,
+    /// The business.
+    pub business: BusinessId,
+    /// The client's own id of the user. Personal: never logged.
+    pub auth_id: Arc<str>,
+}
+
+/// A thread as it is stored.
+#[derive(Debug, Clone)]
+pub struct StoredThread {
+    /// What it is about.
+    pub key: ThreadKey,
+    /// One more with each commit; a new thread has 0.
+    pub version: u64,
+    /// Its state.
+    pub thread: Thread,
+    /// When the store's timer for it fires.
+    pub deadline: Option<Timestamp>,
+}
+
+/// An entry with the id that its commit gave it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredEntry {
+    /// Unique in the deployment, increasing within the thread, below 2^53. Every entry has one; only messages and the
+    /// channel's own events show theirs.
+    pub message_id: u64,
+    /// The fact.
+    pub entry: Entry,
+}
+
+/// One atomic step on one thread.
+#[derive(Debug, Clone)]
+pub struct Commit {
+    /// Names this step for ever: the same step asked for again is the same step.
+    pub commit_id: Uuid,
+    /// Which thread.
+    pub user_id: UserId,
+    /// The version that was decided on.
+    pub expected_version: u64,
+    /// The new state.
+    pub thread: Arc<Thread>,
+    /// New entries, in sequence.
+    pub entries: Vec<Entry>,
+    /// What is to be delivered, in order.
+    pub outbox: Vec<NewDelivery>,
+    /// A turn of the IVA that this step settles: its delivery goes in the same step.
+    pub settles: Option<(Endpoint, u64)>,
+    /// What becomes of the thread's timer.
+    pub deadline: DeadlineChange,
+    /// The user's details as the IVA has set them, an object.
+    pub user_details: Option<Json>,
+    /// The caller's idempotency key, with the answer to keep.
+    pub idempotency: Option<(IdempotencyKey, Reply)>,
+    /// The time of the decision.
+    pub now: Timestamp,
+}
+
+/// What becomes of a thread's timer. Timers may fire early, so a later deadline need not be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeadlineChange {
+    /// As it is.
+    Keep,
+    /// This, or none.
+    Set(Option<Timestamp>),
+}
+
+/// What came of a commit that the store has answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Committed {
+    /// It is in, durably; also when the same commit is asked for again.
+    Applied {
+        /// The thread's new version.
+        version: u64,
+        /// One id for each entry.
+        message_ids: Vec<u64>,
+    },
+    /// Somebody else was here: load, decide again.
+    Conflict,
+}
+
+/// Why the store did not answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// It is down, full, or refuses; nothing was done.
+    #[error("the store is unavailable: {0}")]
+    Unavailable(String),
+    /// It did not answer in time: it may have been done. Ask again with the same commit id.
+    #[error("the store did not answer in time")]
+    OutcomeUnknown,
+    /// What it holds cannot be read.
+    #[error("the store holds something unreadable: {0}")]
+    Corrupt(String),
+}
+
+/// A caller's `Idempotency-Key` in its scope, and what it was used for (section 2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IdempotencyKey {
+    /// SHA-256 over client, receiver, route, thread and key.
+    pub key: [u8; 32],
+    /// SHA-256 of the body.
+    pub request: [u8; 32],
+    /// When it may be forgotten.
+    pub expires_at: Timestamp,
+}
+
+/// An answer that was kept for a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kept {
+    /// SHA-256 of the body that it answered.
+    pub request: [u8; 32],
+    /// The answer.
+    pub answer: KeptAnswer,
+}
+
+/// An answer that was kept for a key, as what kept it knows to render it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeptAnswer {
+    /// A thread's reply.
+    Thread {
+        /// What the domain said.
+        reply: Reply,
+        /// One id for each entry of its commit.
+        message_ids: Vec<u64>,
+        /// When it was committed.
+        at: Timestamp,
+    },
+    /// A body, without secrets, that the edge rendered.
+    Body(Json),
+}
+
+/// Something to deliver, about to be committed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewDelivery {
+    /// Where to.
+    pub endpoint: Endpoint,
+    /// The same for every attempt, for ever.
+    pub webhook_id: String,
+    /// What.
+    pub what: What,
+    /// Of which entry; 0 for what has none.
+    pub sequence: u64,
+    /// The epoch of the hand-off that a 2xx answers, if it answers one.
+    pub answers_handoff: Option<u64>,
+}
+
+/// What a delivery carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "what", rename_all = "snake_case")]
+pub enum What {
+    /// One entry, to a hook.
+    Entry,
+    /// The messages with `after < sequence <= through`, replayed, to a `message.receive` hook; one attempt carries one.
+    History {
+        /// Exclusive lower bound; moves up as messages are delivered.
+        after: u64,
+        /// Inclusive upper bound.
+        through: u64,
+    },
+    /// The user was created, to a hook.
+    CreateUser,
+    /// One event, to a channel webhook.
+    Channel {
+        /// Which.
+        event: ChannelEvent,
+    },
+    /// A customer's message, to the IVA.
+    Turn,
+}
+
+/// Something to deliver, as it is stored.
+#[derive(Debug, Clone)]
+pub struct Delivery {
+    /// Increases in commit order within an endpoint.
+    pub id: u64,
+    /// Where to.
+    pub endpoint: Endpoint,
+    /// Of which thread.
+    pub user_id: UserId,
+    /// The same for every attempt, for ever.
+    pub webhook_id: String,
+    /// What.
+    pub what: What,
+    /// Of which entry; 0 for what has none.
+    pub sequence: u64,
+    /// The epoch of the hand-off that a 2xx answers, if it answers one.
+    pub answers_handoff: Option<u64>,
+    /// When it was committed.
+    pub created_at: Timestamp,
+    /// How many attempts failed.
+    pub attempts: u32,
+    /// When the first attempt was made.
+    pub first_attempt_at: Option<Timestamp>,
+    /// Not before this.
+    pub due_at: Timestamp,
+    /// The entry, where whoever made this had it at hand; else it is in the store.
+    pub entry: Option<Arc<StoredEntry>>,
+}
+
+/// What became of a delivery.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OutboxUpdate {
+    /// It arrived (or has nowhere to go any more) and is forgotten.
+    Done {
+        /// Where to.
+        endpoint: Endpoint,
+        /// Which.
+        id: u64,
+        /// When it arrived; none if it had nowhere to go.
+        delivered_at: Option<Timestamp>,
+        /// What the endpoint said against it, if it received but rejected it.
+        rejected: Option<String>,
+    },
+    /// A range got one message further.
+    Advanced {
+        /// Where to.
+        endpoint: Endpoint,
+        /// Which.
+        id: u64,
+        /// The new lower bound of the range.
+        after: u64,
+        /// When.
+        delivered_at: Timestamp,
+    },
+    /// An attempt failed.
+    Retry {
+        /// Where to.
+        endpoint: Endpoint,
+        /// Which.
+        id: u64,
+        /// Failed attempts so far.
+        attempts: u32,
+        /// When the first was made.
+        first_attempt_at: Timestamp,
+        /// Not before this.
+        due_at: Timestamp,
+        /// Why, for a person; never a body.
+        error: String,
+    },
+}
+
+/// How an endpoint fares.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct EndpointStatus {
+    /// Deliveries that wait.
+    pub pending: u64,
+    /// When the oldest of them was committed.
+    pub oldest: Option<Timestamp>,
+    /// The last success.
+    pub last_success_at: Option<Timestamp>,
+    /// The last failure or rejection, for a person.
+    pub last_error: Option<String>,
+}
+
+/// A user's record; shared by the user's threads with all businesses of the client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredUser {
+    /// One more with each write; 0 for none.
+    pub version: u64,
+    /// What the channel side told, an object; its form is the edge's business.
+    pub profile: Json,
+    /// What the IVA set, an object.
+    pub user_details: Option<Json>,
+    /// What ECTs call this user.
+    pub ect_user_ids: BTreeMap<ReceiverId, String>,
+}
+
+/// One atomic step on a user.
+#[derive(Debug, Clone)]
+pub struct UserWrite {
+    /// Names this step for ever.
+    pub commit_id: Uuid,
+    /// Whose user.
+    pub client: ClientId,
+    /// The client's own id.
+    pub auth_id: Arc<str>,
+    /// The version that was read; 0 if there was none.
+    pub expected_version: u64,
+    /// The new profile; none leaves it.
+    pub profile: Option<Json>,
+    /// A thread to open unless it exists. Its deliveries are enqueued only when it did not.
+    pub open: Option<OpenThread>,
+    /// The caller's idempotency key, with the body to keep.
+    pub idempotency: Option<(IdempotencyKey, Json)>,
+    /// The present time.
+    pub now: Timestamp,
+}
+
+/// A thread to open.
+#[derive(Debug, Clone)]
+pub struct OpenThread {
+    /// Its business; its handle is [`Store::user_id`] of it.
+    pub business: BusinessId,
+    /// Its first state.
+    pub thread: Thread,
+    /// Who is told that the user was created.
+    pub outbox: Vec<NewDelivery>,
+}
+
+/// What came of a write that the store has answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Written {
+    /// It is in, durably; also when the same write is asked for again.
+    Applied,
+    /// Somebody else was here: read, decide again.
+    Conflict,
+}
+
+/// A piece of configuration: an ECT, a client, a hook, a key. Few and small; everyone holds all of them in memory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Document {
+    /// What it is.
+    pub kind: String,
+    /// Which one, within its kind.
+    pub id: String,
+    /// JSON; its form is the edge's business.
+    pub body: String,
+}
+
+/// All documents at one moment.
+#[derive(Debug, Clone, Default)]
+pub struct Documents {
+    /// One more with each write.
+    pub revision: u64,
+    /// Ordered by kind and id.
+    pub documents: Vec<Document>,
+}
+
+/// One atomic step on the configuration.
+#[derive(Debug, Clone, Default)]
+pub struct DocumentWrite {
+    /// The revision that was read.
+    pub expected_revision: u64,
+    /// New or replaced.
+    pub put: Vec<Document>,
+    /// Removed, by kind and id.
+    pub delete: Vec<(String, String)>,
+    /// Endpoints that are gone: what waits for them goes too.
+    pub forget: Vec<Endpoint>,
+    /// The caller's idempotency key, with the body to keep.
+    pub idempotency: Option<(IdempotencyKey, Json)>,
+}
+
+/// Which threads an operator wants to see (section 11).
+#[derive(Debug, Clone, Default)]
+pub struct ThreadQuery {
+    /// Of this client.
+    pub client: Option<ClientId>,
+    /// In this state.
+    pub state: Option<State>,
+    /// Held by this receiver.
+    pub active: Option<ReceiverId>,
+    /// Whose `user_id` begins with this, or whose `auth_id` is this.
+    pub q: Option<String>,
+    /// At most so many.
+    pub limit: usize,
+    /// Where the last page ended.
+    pub cursor: Option<String>,
+}
+
+/// A page of threads.
+#[derive(Debug, Clone, Default)]
+pub struct ThreadPage {
+    /// In the order of their creation.
+    pub threads: Vec<StoredThread>,
+    /// Where the next page begins, if there is one.
+    pub next: Option<String>,
+}
+
+/// Told of deliveries once they are committed.
+pub trait OutboxSink: Send + Sync {
+    /// These were committed, in this order. Must return at once and never fail: what it cannot hold is in the store.
+    fn enqueued(&self, deliveries: Vec<Delivery>);
+}
+
+/// What is durable. Every method answers within a bound of its own, with an error if need be.
+///
+/// One contract suite runs on every implementation.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// The public handle of a thread: the same for ever, meaningless to others, carries its partition.
+    fn user_id(&self, client: &ClientId, business: BusinessId, auth_id: &str) -> UserId;
+
+    /// A thread, if it was opened.
+    async fn thread(&self, user_id: &UserId) -> Result<Option<StoredThread>, StoreError>;
+    /// One atomic step on a thread.
+    async fn commit(&self, commit: Commit) -> Result<Committed, StoreError>;
+    /// The entries after that sequence, gapless, oldest first.
+    async fn feed(&self, user_id: &UserId, after: u64, limit: usize) -> Result<Vec<StoredEntry>, StoreError>;
+    /// Threads, for operators.
+    async fn threads(&self, query: ThreadQuery) -> Result<ThreadPage, StoreError>;
+    /// How many threads are in each state.
+    async fn states(&self) -> Result<BTreeMap<State, u64>, StoreError>;
+    /// How many threads of this client (and business, and held by this receiver) there are.
+    async fn count_threads(
+        &self,
+        client: Option<&ClientId>,
+        business: Option<BusinessId>,
+        active: Option<&ReceiverId>,
+    ) -> Result<u64, StoreError>;
+    /// Threads whose timer fires at or before `now`, earliest first.
+    async fn due(&self, now: Timestamp, limit: usize) -> Result<Vec<UserId>, StoreError>;
+    /// When the next timer fires.
+    async fn next_due(&self) -> Result<Option<Timestamp>, StoreError>;
+
+    /// The answer kept for a key, unless it has expired.
+    async fn kept(&self, key: &[u8; 32], now: Timestamp) -> Result<Option<Kept>, StoreError>;
+    /// Forgets expired answers; returns how many.
+    async fn forget_expired(&self, now: Timestamp) -> Result<u64, StoreError>;
+
+    /// A user, if it exists.
+    async fn user(&self, client: &ClientId, auth_id: &str) -> Result<Option<StoredUser>, StoreError>;
+    /// One atomic step on a user.
+    async fn write_user(&self, write: UserWrite) -> Result<Written, StoreError>;
+    /// Keeps what an ECT calls a user.
+    async fn keep_ect_user_id(
+        &self,
+        client: &ClientId,
+        auth_id: &str,
+        ect: &ReceiverId,
+        ect_user_id: &str,
+    ) -> Result<(), StoreError>;
+
+    /// All configuration.
+    async fn documents(&self) -> Result<Documents, StoreError>;
+    /// One atomic step on the configuration.
+    async fn write_documents(&self, write: DocumentWrite) -> Result<Written, StoreError>;
+
+    /// Tells this sink of every delivery that is committed from now on, in commit order.
+    fn subscribe(&self, sink: Arc<dyn OutboxSink>);
+    /// The endpoints that something waits for.
+    async fn backlog(&self) -> Result<Vec<Endpoint>, StoreError>;
+    /// What waits for an endpoint with an id above `after`, in order.
+    async fn outbox(&self, endpoint: &Endpoint, after: u64, limit: usize) -> Result<Vec<Delivery>, StoreError>;
+    /// What waits for an endpoint of one thread with an id above `after`, in order.
+    async fn outbox_of(
+        &self,
+        endpoint: &Endpoint,
+        user_id: &UserId,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<Delivery>, StoreError>;
+    /// What became of deliveries.
+    async fn update_outbox(&self, updates: Vec<OutboxUpdate>) -> Result<(), StoreError>;
+    /// How an endpoint fares.
+    async fn endpoint_status(&self, endpoint: &Endpoint) -> Result<EndpointStatus, StoreError>;
+
+    /// Whether it can be reached and written to.
+    async fn ping(&self) -> Result<(), StoreError>;
+    /// Finishes what is under way and closes.
+    async fn close(&self);
+}
+
+/// Makes one attempt at a delivery.
+#[async_trait]
+pub trait Deliverer: Send + Sync + 'static {
+    /// Renders, signs, sends, and reads the answer.
+    async fn attempt(&self, delivery: &Delivery) -> Attempt;
+}
+
+/// What came of an attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Attempt {
+    /// It was received.
+    Accepted,
+    /// It was received, and the endpoint said an error about it.
+    Rejected(String),
+    /// One message of a range was received; the range goes on after this sequence.
+    Advanced(u64),
+    /// It was not received.
+    Failed {
+        /// Why, for a person; never a body.
+        reason: String,
+        /// The answer's status, if there was an answer.
+        status: Option<u16>,
+        /// What `Retry-After` asks for, in milliseconds.
+        retry_after_ms: Option<u64>,
+    },
+    /// The endpoint is gone for good (410).
+    Gone,
+    /// There is nothing (any more) to deliver, or nowhere to deliver it to.
+    Void(String),
+    /// The IVA's turn ended.
+    Turn(TurnEnd),
+}
+
+/// How a turn of the IVA ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TurnEnd {
+    /// With an answer.
+    Answered {
+        /// What it says.
+        answer: IvaAnswer,
+        /// The user's new details, an object.
+        user_details: Option<Json>,
+    },
+    /// It will answer later, through its token (202).
+    Deferred,
+    /// With nothing usable: a bot break.
+    Broke(String),
+}

@@ -1,0 +1,3 @@
+//! The edge of TRACT: HTTP, stores, security, webhook and IVA clients, configuration, command line.
+
+pub mod tenancy;

@@ -1,0 +1,1 @@
+//! The tenants as everyone holds them: an immutable snapshot, replaced whole on each change.

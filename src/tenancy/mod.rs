@@ -1,0 +1,8 @@
+//! Who the tenants are: ECTs, clients with their businesses and IVA, hooks and their secrets.
+//!
+//! All of it is documents in the store, held in memory by everyone as one immutable [`Directory`].
+
+pub mod directory;
+pub mod model;
+
+pub use model::{Business, Certificate, ChannelWebhook, Client, Ect, Hook, Iva, PassScope, ReceiveScope, Secret};
