@@ -385,6 +385,7 @@ fn check_root(path: &Path) -> Result<(), String> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test says what it expects by panicking")]
 mod tests {
     use super::*;
     use proptest::prelude::*;

@@ -39,11 +39,15 @@ enum Command {
         listen: SocketAddr,
     },
     /// Run the router
-    #[command(after_help = "Example:\n  tract serve\n  tract serve --config /etc/tract/tract.toml --listen 0.0.0.0:8080\n\n\
-        Every key of the file is also read from the environment, which wins: TRACT_STORE__PATH=/var/lib/tract")]
+    #[command(
+        after_help = "Example:\n  tract serve\n  tract serve --config /etc/tract/tract.toml --listen 0.0.0.0:8080\n\n\
+        Every key of the file is also read from the environment, which wins: TRACT_STORE__PATH=/var/lib/tract"
+    )]
     Serve(serve::Serve),
     /// Create or update the clients, businesses and agent tools that a file declares
-    #[command(after_help = "Example:\n  tract apply -f tenants.toml --url http://127.0.0.1:8080 --admin-token \"$TOKEN\"")]
+    #[command(
+        after_help = "Example:\n  tract apply -f tenants.toml --url http://127.0.0.1:8080 --admin-token \"$TOKEN\""
+    )]
     Apply(apply::Apply),
     /// Issue a token for a receiver of a client, and print it alone
     #[command(after_help = "Example:\n  tract token --client acme --receiver sprinkle --ttl 1h")]

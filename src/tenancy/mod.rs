@@ -13,9 +13,6 @@ mod policy;
 pub mod secrets;
 pub mod url;
 
-
-
-
 pub use declaration::{Declaration, Made};
 pub use directory::Directory;
 pub use keeper::{Tenancy, TenancyError};
@@ -23,4 +20,5 @@ pub use model::{Business, Certificate, ChannelWebhook, Client, Ect, Hook, Iva, P
 pub use url::{EgressRules, UrlFault, check_url};
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::unimplemented, reason = "a test says what it expects by panicking")]
 mod tests;

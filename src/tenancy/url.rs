@@ -135,7 +135,9 @@ mod tests {
         }
         assert_eq!(host_name("Chat.Example").as_deref(), Ok("chat.example"));
         let long = format!("{}.example", "a".repeat(64));
-        for text in ["", ".", "a..b", "a.", "-a.example", "a-.example", "a_b.example", "a b", "h/x", "h:1", "10.0.0.1", &long] {
+        for text in
+            ["", ".", "a..b", "a.", "-a.example", "a-.example", "a_b.example", "a b", "h/x", "h:1", "10.0.0.1", &long]
+        {
             assert_eq!(host_name(text), Err(HostFault), "{text}");
         }
     }
