@@ -12,6 +12,8 @@ pub mod ect;
 pub mod webhook;
 
 use clap::Parser;
+use std::process::ExitCode;
+use tokio::net::TcpListener;
 
 #[derive(Parser)]
 #[command(about = "A sample ECT (agent tool) for the TRACT router")]
@@ -37,13 +39,22 @@ struct Arguments {
 }
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let Arguments { router, token, receiver, listen, public_url, secret } = Arguments::parse();
-    let listener = tokio::net::TcpListener::bind(listen).await?;
-    let public_url =
-        public_url.map_or_else(|| Ok(format!("http://{}", listener.local_addr()?)), Ok::<_, std::io::Error>)?;
+async fn main() -> ExitCode {
+    match run(Arguments::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("sample_ect: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(arguments: Arguments) -> Result<(), ect::StartError> {
+    let Arguments { router, token, receiver, listen, public_url, secret } = arguments;
+    let listener = TcpListener::bind(listen).await?;
+    let here = format!("http://{}", listener.local_addr()?);
     let first_start = secret.is_none();
-    let settings = ect::Settings { router, token, receiver, public_url, secret };
+    let settings = ect::Settings { router, token, receiver, public_url: public_url.unwrap_or(here), secret };
     let tool = ect::SampleEct::start(settings, listener, |report| eprintln!("{report:?}")).await?;
     if first_start {
         println!("keep this for the next start: --secret {}", tool.secret());

@@ -103,8 +103,8 @@ impl Narrator {
                 self.line(Kind::Call, None, [&ect, "router"], &format!("POST /tract/hooks/register/ ({hooks} hooks)"))
             }
             ect::Report::Webhook { topic, webhook_id, user_id, sequence, epoch, again } => {
-                self.catch_up(&user_id).await?;
-                let text = format!("{topic:<29} {}", signed(&webhook_id, again));
+                self.catch_up(&user_id, sequence).await?;
+                let text = format!("{topic:<32}{}", signed(&webhook_id, again));
                 let numbers = Some((sequence, epoch));
                 self.line(Kind::Webhook, numbers, ["router", &ect], &text)?;
                 self.fact(Fact::Hook { topic });
@@ -112,7 +112,7 @@ impl Narrator {
             }
             ect::Report::Called { user_id, what, status } => {
                 self.line(Kind::Call, None, [&ect, "router"], &format!("POST {what}: {status}"))?;
-                self.catch_up(&user_id).await
+                self.catch_up(&user_id, None).await
             }
             ect::Report::CaughtUp { after, through, .. } => {
                 let text = format!("GET thread/feed: entries {} to {through}", after + 1);
@@ -128,19 +128,16 @@ impl Narrator {
     async fn iva(&mut self, report: iva::Report) -> io::Result<()> {
         match report {
             iva::Report::Turn { user_id, webhook_id, again, messages, handoff, complete } => {
-                self.catch_up(&user_id).await?;
+                self.catch_up(&user_id, None).await?;
+                let s = if messages == 1 { "" } else { "s" };
                 let and = match (&handoff, complete) {
                     (Some(to), _) => format!(", hand-off to {to}"),
                     (None, true) => ", complete".to_owned(),
                     (None, false) => String::new(),
                 };
-                let answer = format!("turn, answered: {messages} messages{and}");
-                self.line(
-                    Kind::Webhook,
-                    None,
-                    ["router", "iva"],
-                    &format!("{answer:<29} {}", signed(&webhook_id, again)),
-                )?;
+                let answer = format!("{messages} message{s}{and}");
+                let text = format!("{answer:<32}{}", signed(&webhook_id, again));
+                self.line(Kind::Turn, None, ["router", "iva"], &text)?;
                 self.fact(Fact::Turn { handoff: handoff.is_some() });
                 Ok(())
             }
@@ -151,10 +148,10 @@ impl Narrator {
     async fn channel(&mut self, report: channel::Report) -> io::Result<()> {
         match report {
             channel::Report::Arrived { event, webhook_id, user_id, text, again } => {
-                self.catch_up(&user_id).await?;
+                self.catch_up(&user_id, None).await?;
                 // What the customer's screen shows, from the delivery itself.
                 let read = if text.is_empty() { text } else { format!("  \"{text}\"") };
-                let text = format!("{event:<29} {}{read}", signed(&webhook_id, again));
+                let text = format!("{event:<32}{}{read}", signed(&webhook_id, again));
                 self.line(Kind::Webhook, None, ["router", "channel"], &text)?;
                 self.fact(Fact::Channel { event });
                 Ok(())
@@ -163,25 +160,24 @@ impl Narrator {
         }
     }
 
-    /// Prints what the feed has since the last time.
-    async fn catch_up(&mut self, user_id: &str) -> io::Result<()> {
-        if user_id.is_empty() {
-            return Ok(());
-        }
+    /// Prints what the feed has since the last time, through this entry or to its end.
+    async fn catch_up(&mut self, user_id: &str, through: Option<u64>) -> io::Result<()> {
         loop {
             let after = self.places.get(user_id).map_or(0, |place| place.sequence);
-            match self.api.feed(&self.token, user_id, after).await {
-                Ok(entries) if entries.is_empty() => return Ok(()),
-                Ok(entries) => {
-                    for entry in &entries {
-                        self.entry(user_id, entry)?;
-                    }
-                    // A page that does not get on would be read for ever.
-                    if self.places.get(user_id).is_none_or(|place| place.sequence <= after) {
-                        return Ok(());
-                    }
-                }
+            if user_id.is_empty() || through.is_some_and(|through| through <= after) {
+                return Ok(());
+            }
+            let entries = match self.api.feed(&self.token, user_id, after).await {
+                Ok(entries) => entries,
                 Err(error) => return self.line(Kind::Fault, None, ["demo", "router"], &error.to_string()),
+            };
+            let wanted = |entry: &&Value| through.is_none_or(|through| entry["sequence"].as_u64() <= Some(through));
+            for entry in entries.iter().take_while(wanted) {
+                self.entry(user_id, entry)?;
+            }
+            // A page that does not get on would be read for ever.
+            if self.places.get(user_id).is_none_or(|place| place.sequence <= after) {
+                return Ok(());
             }
         }
     }

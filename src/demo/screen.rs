@@ -21,6 +21,8 @@ pub(super) enum Kind {
     Event,
     /// The router delivered something.
     Webhook,
+    /// The bot was asked, and answered.
+    Turn,
     /// Somebody called the router.
     Call,
     /// Something went wrong.
@@ -35,6 +37,7 @@ impl Kind {
             Self::State => "state",
             Self::Event => "event",
             Self::Webhook => "webhook",
+            Self::Turn => "turn",
             Self::Call => "call",
             Self::Fault => "FAULT",
         }
@@ -47,7 +50,7 @@ impl Kind {
             Self::Control => "1;35",
             Self::State => "33",
             Self::Event => "36",
-            Self::Webhook => "32",
+            Self::Webhook | Self::Turn => "32",
             Self::Call => "34",
             Self::Fault => "1;31",
         }

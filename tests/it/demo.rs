@@ -87,7 +87,6 @@ async fn the_demo_tells_the_whole_story_stays_up_and_ends_on_ctrl_c() {
         "user_events.create_user",
         "== 2. ",
         "customer -> iva       \"Hello!\"",
-        "conversation_state.bot ",
         "iva -> customer       \"Hello! I am the bot of Acme Shop.\"",
         "iva -> customer       \"Ask me for",
         "== 3. ",
@@ -116,6 +115,8 @@ async fn the_demo_tells_the_whole_story_stays_up_and_ends_on_ctrl_c() {
         "conversation 1: waiting -> pinned (ceu_message)",
         "conversation 1: pinned -> complete (complete)",
         "conversation 2: complete -> bot (ceu_message)",
+        "conversation_state.bot ",
+        "conversation_state.incomplete ",
         "signature ok",
     ] {
         assert!(story.contains(text), "{text:?} is missing in:\n{story}");
