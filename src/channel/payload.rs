@@ -43,7 +43,7 @@ struct Outgoing<'a> {
 #[serde(untagged)]
 enum Content {
     Message { message: Said },
-    Completed { follow_up_details: Map<String, Value>, data: Ended },
+    Completed { follow_up_details: Map<String, Value>, data: Box<Ended> },
 }
 
 #[derive(Serialize)]
@@ -137,7 +137,7 @@ pub(crate) fn render(event: ChannelEvent, stored: &StoredEntry, setting: &Settin
         (ChannelEvent::WebhookConversationComplete, Fact::State(change)) => {
             let speaker = closer(change, entry, setting);
             let data = ended(entry, change, &speaker, setting);
-            (speaker, Content::Completed { follow_up_details: Map::new(), data })
+            (speaker, Content::Completed { follow_up_details: Map::new(), data: Box::new(data) })
         }
         _ => return None,
     };

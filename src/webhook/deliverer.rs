@@ -26,8 +26,8 @@ const PAGE: usize = 100;
 
 /// Renders, signs and posts what the outbox holds.
 ///
-/// Of an IVA's turn, `Failed` is answered only when the store could not be read: then nothing was sent, and the turn
-/// can be tried again. Whatever the IVA does ends the turn.
+/// Of an IVA's turn, `Failed` is answered only when the store could not be read and nothing was sent. Whatever the IVA
+/// does ends the turn.
 pub struct WebhookDeliverer {
     store: Arc<dyn Store>,
     tenancy: Arc<Tenancy>,
