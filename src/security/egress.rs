@@ -72,11 +72,11 @@ pub fn check_url(text: &str, rules: EgressRules) -> Result<Url, UrlFault> {
         "" => return Err(UrlFault::NotAbsolute),
         _ => return Err(UrlFault::Scheme),
     }
-    if rest.is_empty() || rest.starts_with(['/', '?', '#', ':']) {
-        return Err(UrlFault::NoHost);
-    }
     if rest.split(['/', '?', '#']).next().is_some_and(|authority| authority.contains('@')) {
         return Err(UrlFault::Credentials);
+    }
+    if rest.is_empty() || rest.starts_with(['/', '?', '#', ':']) {
+        return Err(UrlFault::NoHost);
     }
     let url = Url::parse(text).map_err(|_| UrlFault::NotAbsolute)?;
     if url.host_str().is_none_or(str::is_empty) { Err(UrlFault::NoHost) } else { Ok(url) }
