@@ -1,0 +1,4 @@
+//! What keeps strangers out, and the router from being used against its own network.
+
+pub mod address;
+pub mod egress;
