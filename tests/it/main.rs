@@ -1,4 +1,5 @@
-//! The router and its program from outside.
+//! The integration tests: one binary, a file for each resource of the contract.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test says what it expects by panicking")]
 
 mod cli;
+mod demo;

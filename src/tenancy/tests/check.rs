@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::reading::{Located, Source};
+use crate::security::url::EgressRules;
 
 fn faults(text: &str) -> Vec<String> {
     match Source::parse("t.toml", text) {

@@ -4,6 +4,7 @@ mod check;
 mod store;
 
 use super::{certificate::tests::sample, *};
+use crate::security::url::EgressRules;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use std::sync::Arc;

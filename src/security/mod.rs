@@ -1,0 +1,5 @@
+//! What keeps strangers out, and the router from being used against its own network.
+
+pub mod address;
+pub mod egress;
+pub mod url;
