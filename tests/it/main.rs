@@ -1,1 +1,4 @@
-//! x
+//! The integration tests: one binary, a file per subject.
+
+mod store_contract;
+mod store_embedded;

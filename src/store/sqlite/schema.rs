@@ -23,7 +23,7 @@ const READER_CACHE: i64 = 8 * 1024;
 
 /// The WAL file is cut back to this many bytes when it starts over: overwriting is cheaper than growing, so it may stay as
 /// large as it gets in ordinary operation.
-const WAL_KEPT: i64 = 32 * 1024 * 1024;
+const WAL_KEPT: i64 = 48 * 1024 * 1024;
 
 /// The connection that writes. Checkpoints are arranged by the writer, not by SQLite.
 pub(super) fn writing(file: &Path) -> rusqlite::Result<Connection> {
