@@ -71,8 +71,10 @@ fn what_is_no_store_is_left_alone() {
     let place = Directory::new();
     let file = place.path().join("tract.db");
     rusqlite::Connection::open(&file).unwrap().execute_batch("CREATE TABLE theirs (x)").unwrap();
+    let before = std::fs::read(&file).unwrap();
     let refused = SqliteStore::open(place.path(), SqliteOptions::default()).unwrap_err();
     assert!(matches!(refused, OpenError::Foreign { .. }), "{refused}");
+    assert!(std::fs::read(&file).unwrap() == before);
     std::fs::write(&file, "certainly no database, and long enough to be looked at as one").unwrap();
     let refused = SqliteStore::open(place.path(), SqliteOptions::default()).unwrap_err();
     assert!(matches!(refused, OpenError::Database { .. }), "{refused}");
@@ -173,7 +175,7 @@ async fn the_log_stays_short() {
             let user_id = open_thread(&*store, 1, &format!("user {n}")).await;
             let mut on = store.thread(&user_id).await.unwrap().unwrap();
             let long = "x".repeat(200_000);
-            for _ in 0..25 {
+            for _ in 0..18 {
                 let mut commit = step(&on, 1);
                 commit.entries[0] = message(commit.thread.sequence(), &long);
                 on.thread = (*commit.thread).clone();
@@ -187,7 +189,7 @@ async fn the_log_stays_short() {
     }
     let written = std::fs::metadata(place.path().join("tract.db")).unwrap().len();
     let log = std::fs::metadata(place.path().join("tract.db-wal")).unwrap().len();
-    assert!(written > 100 << 20, "{written} bytes were copied into the database while it was in use");
+    assert!(written > 72 << 20, "{written} bytes were copied into the database while it was in use");
     assert!(log < 64 << 20, "{log} bytes of log");
     store.close().await;
     assert!(!place.path().join("tract.db-wal").exists(), "a store that was closed is one file");
