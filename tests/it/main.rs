@@ -3,3 +3,5 @@
 
 mod cli;
 mod demo;
+mod store_contract;
+mod store_embedded;
