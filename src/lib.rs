@@ -1,3 +1,7 @@
 //! The edge of TRACT: HTTP, stores, security, webhook and IVA clients, configuration, command line.
 
+pub mod channel;
+pub mod hsl;
+pub mod json;
+pub mod security;
 pub mod tenancy;

@@ -1,0 +1,4 @@
+//! Who may call, and where we may call.
+
+pub mod egress;
+pub mod tokens;
