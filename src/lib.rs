@@ -2,6 +2,9 @@
 
 pub mod channel;
 pub mod hsl;
+pub mod http;
 pub mod json;
 pub mod security;
+pub mod telemetry;
 pub mod tenancy;
+pub mod wire;

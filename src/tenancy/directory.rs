@@ -98,19 +98,25 @@ impl Tenancy {
         let _ = (declaration, &self.store, &self.writing);
         Err(TenancyError::Unknown("apply"))
     }
-    /// Registers a hook, or replaces its URL and enables it. The secret is shown when this made it.
-    pub async fn register_hook(&self, hook: Hook) -> Result<(Arc<Hook>, Option<Secret>), TenancyError> {
-        let _ = hook;
+    /// Registers a hook, or replaces its URL and enables it. The secret is shown when this made it. `keep` commits in the
+    /// same step.
+    pub async fn register_hook(
+        &self,
+        hook: Hook,
+        keep: Option<(IdempotencyKey, fn(&Hook) -> Json)>,
+    ) -> Result<(Arc<Hook>, Option<Secret>), TenancyError> {
+        let _ = (hook, keep);
         Err(TenancyError::Unknown("hook"))
     }
-    /// Removes a hook; what waits for it goes too.
+    /// Removes a hook; what waits for it goes too. `keep` commits in the same step.
     pub async fn unregister_hook(
         &self,
         client: &ClientId,
         receiver: &ReceiverId,
         topic: Topic,
+        keep: Option<(IdempotencyKey, Json)>,
     ) -> Result<(), TenancyError> {
-        let _ = (client, receiver, topic);
+        let _ = (client, receiver, topic, keep);
         Err(TenancyError::Unknown("hook"))
     }
     /// Removes an ECT. Refused while threads are held by it, unless forced.
