@@ -11,7 +11,6 @@ mod token;
 use crate::{
     app::{self, AppError},
     config::{ConfigError, listen_address},
-    demo,
 };
 use clap::{Parser, Subcommand, error::ErrorKind};
 use std::{io, net::SocketAddr, path::PathBuf, process::ExitCode};
@@ -108,7 +107,7 @@ pub fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<(), Failure> {
     match command {
-        Command::Demo { listen } => Ok(app::run(demo::run(listen)).map_err(Failure::Runtime)??),
+        Command::Demo { listen } => Ok(app::run(app::demo(listen)).map_err(Failure::Runtime)??),
         Command::Serve(serve) => serve.run(),
         Command::Apply(apply) => apply.run(),
         Command::Token(token) => token.run(),

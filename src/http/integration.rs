@@ -11,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use tract_actors::router::Ask;
-use tract_domain::{Command, UserId};
+use tract_domain::{Command, Json, UserId};
 use utoipa::ToSchema;
 
 /// The countdown, in seconds, unless the caller says.
@@ -64,7 +64,10 @@ pub async fn send_chat_to_agent(
         idempotency: key.map(|key| key.scoped(scope, edge.now())),
         user_id: body.user_name.clone(),
         client: caller.client.clone(),
-        command: Command::SendToAgent { countdown_ms: countdown_s * 1000, team_name: Some(body.team_name.into()) },
+        command: Command::SendToAgent {
+            countdown_ms: countdown_s * 1000,
+            metadata: Some(Json(serde_json::json!({"team_name": body.team_name}).to_string().into())),
+        },
     };
     let answer = edge.threads.ask(ask).await?;
     Ok(mark(Answered(Success { success: true }).into_response(), answer.replayed))
