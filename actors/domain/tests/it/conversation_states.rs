@@ -142,7 +142,8 @@ fn from_any_open_state_user_timeout_leads_to_complete() {
 /// … and *stays* with the IVA: the next customer message opens conversation n+1 in bot with it.
 #[test]
 fn from_any_open_state_control_given_to_the_iva_leads_to_complete_and_stays() {
-    let gives: [(&str, fn(&mut Scene)); 4] = [
+    type Give = fn(&mut Scene);
+    let gives: [(&str, Give); 4] = [
         ("pass", |s| s.pass(SAC, IVA).unwrap()),
         ("take", |s| s.operate(op(IVA, ControlOp::Take, None)).unwrap()),
         ("release", |s| {
