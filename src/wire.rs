@@ -154,6 +154,7 @@ fn state_fields(change: &StateChange) -> BTreeMap<&'static str, Value> {
 
 fn control_fields(change: &ControlChange) -> BTreeMap<&'static str, Value> {
     let mut own = categorised("thread_control", name(&change.action));
+    own.insert("action", name(&change.action));
     own.insert("from", json!(change.from.as_str()));
     own.insert("to", json!(change.to.as_str()));
     own.insert("cause", name(&change.cause));
