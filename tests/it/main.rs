@@ -1,4 +1,4 @@
-//! Integration tests: one binary, a file per resource of the contract, everything through the public interfaces.
+//! Integration tests: one binary, a file for each resource of the contract, everything through the public interfaces.
 
 #![allow(
     clippy::unwrap_used,
@@ -8,5 +8,6 @@
 )]
 
 mod control;
+mod demo;
 mod lifecycle;
 mod support;
