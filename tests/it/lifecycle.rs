@@ -375,8 +375,8 @@ async fn a_late_answer_is_discarded_whole() {
     router.bot.hear("turn", "slow").await;
     sac.control(&user_id, "take", None).await.ok();
     moved.notify_one();
-    let noted = |feed: &[Value]| feed.iter().any(|entry| entry.to_string().contains("late_answer"));
-    router.until_feed(&user_id, noted).await;
+    let noted = |feed: &Value| feed["entries"].to_string().contains("late_answer");
+    router.until_get(&format!("/tract/thread/feed/?user_id={user_id}&after=0&limit=500"), noted).await;
     sac.send(&user_id, "aeu", "I took over").await.ok();
     router.customer_reads(&["I took over"]).await;
     router.stop().await;

@@ -8,6 +8,8 @@
 )]
 
 mod control;
+mod crash;
+mod delivery;
 mod demo;
 mod lifecycle;
 mod support;

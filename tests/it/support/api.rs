@@ -1,6 +1,6 @@
 //! The public API, as each kind of caller uses it.
 
-use reqwest::{Method, RequestBuilder, header::HeaderMap};
+use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -11,7 +11,6 @@ const TIMEOUT: Duration = Duration::from_secs(20);
 #[derive(Debug, Clone)]
 pub(crate) struct Reply {
     pub(crate) status: u16,
-    pub(crate) headers: HeaderMap,
     pub(crate) body: Value,
 }
 
@@ -45,11 +44,15 @@ impl Api {
         self.http.request(method, format!("{}{path}", self.base)).timeout(TIMEOUT)
     }
     pub(crate) async fn send(&self, request: RequestBuilder) -> Reply {
-        let answer = request.send().await.expect("the router answers");
-        let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
-        let bytes = answer.bytes().await.expect("the answer is whole");
+        self.try_send(request).await.expect("the router answers")
+    }
+    /// None when the router went away before it answered.
+    pub(crate) async fn try_send(&self, request: RequestBuilder) -> Option<Reply> {
+        let answer = request.send().await.ok()?;
+        let status = answer.status().as_u16();
+        let bytes = answer.bytes().await.ok()?;
         let body = serde_json::from_slice(&bytes).unwrap_or_else(|_| String::from_utf8_lossy(&bytes).into());
-        Reply { status, headers, body }
+        Some(Reply { status, body })
     }
 
     /// `POST /admin/v1/apply`: what it made.
@@ -76,6 +79,10 @@ pub(crate) struct Token {
 }
 
 impl Token {
+    /// The same token at another address of the same router.
+    pub(crate) fn at(&self, api: &Api) -> Self {
+        Self { api: api.clone(), ..self.clone() }
+    }
     pub(crate) async fn post(&self, path: &str, body: &Value) -> Reply {
         self.api.send(self.api.request(Method::POST, path).bearer_auth(&self.token).json(body)).await
     }
@@ -145,12 +152,19 @@ pub(crate) struct Channel {
 }
 
 impl Channel {
+    /// The same channel side at another address of the same router.
+    pub(crate) fn at(&self, api: &Api) -> Self {
+        Self { api: api.clone(), ..self.clone() }
+    }
     pub(crate) fn new(api: Api, client: &str, token: &str, business: u64) -> Self {
         Self { api, client: client.to_owned(), token: token.to_owned(), business }
     }
     pub(crate) async fn post(&self, path: &str, body: &Value) -> Reply {
+        self.api.send(self.request(path, body)).await
+    }
+    fn request(&self, path: &str, body: &Value) -> RequestBuilder {
         let request = self.api.request(Method::POST, path).bearer_auth(&self.token).header("client-id", &self.client);
-        self.api.send(request.json(body)).await
+        request.json(body)
     }
     /// Creates a user; its handle.
     pub(crate) async fn user(&self, user: &Value) -> String {
@@ -159,10 +173,15 @@ impl Channel {
     }
     /// The customer writes; the message's id.
     pub(crate) async fn say(&self, auth_id: &str, words: &str) -> u64 {
+        self.try_say(auth_id, words).await.expect("the message is acknowledged")
+    }
+    /// The message's id, if the router lived to acknowledge it.
+    pub(crate) async fn try_say(&self, auth_id: &str, words: &str) -> Option<u64> {
         let body = json!({
             "user": {"auth_id": auth_id}, "message_body": words, "message_type": 0, "business_id": self.business,
         });
-        let answer = self.post("/v1.0/log_message_from_user/", &body).await.ok();
-        answer["message_id"].as_u64().expect("a message_id")
+        let request = self.request("/v1.0/log_message_from_user/", &body);
+        let answer = self.api.try_send(request).await.filter(|answer| answer.status == 200)?;
+        answer.body["message_id"].as_u64()
     }
 }

@@ -6,9 +6,9 @@ use super::peer::{Answer, Peer, Received};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
-use tract::app::{App, Running};
+use tract::app::{self, Running};
 use tract::config::{Settings, StoreSettings};
-use tract::tenancy::Secret;
+use tract::{telemetry, tenancy::Secret};
 use tract_actors::ports::Clock;
 
 /// The client that a fixture declares.
@@ -81,8 +81,8 @@ impl Fixture {
         let data = tempfile::tempdir().unwrap();
         let clock = Arc::new(ManualClock::new());
         let running = start_router(&data, Arc::clone(&clock) as Arc<dyn Clock>).await;
-        let api = Api::new(format!("http://{}", running.addr));
-        let admin_token = running.admin_token.clone();
+        let api = Api::new(format!("http://{}", running.addr()));
+        let admin_token = running.admin_token().expose().to_owned();
 
         let (bot, phone) = (Peer::start("bot").await, Peer::start("phone").await);
         let (desk, second_desk) = (Peer::start("desk").await, Peer::start("second_desk").await);
@@ -144,28 +144,18 @@ impl Fixture {
 
     /// Waits until the thread, as the API tells it, is as is asked for.
     pub(crate) async fn until(&self, user_id: &str, holds: impl Fn(&Value) -> bool) -> Value {
-        let deadline = tokio::time::Instant::now() + PATIENCE;
-        loop {
-            let thread = self.sprinkle.thread(user_id).await;
-            if holds(&thread) {
-                return thread;
-            }
-            assert!(tokio::time::Instant::now() < deadline, "the thread stays as it is: {thread:#}");
-            // The API has no way to wait; let the router work between two looks.
-            tokio::task::yield_now().await;
-        }
+        self.until_get(&format!("/tract/thread/?user_id={user_id}"), holds).await
     }
 
-    /// Waits until the thread's feed is as is asked for.
-    pub(crate) async fn until_feed(&self, user_id: &str, holds: impl Fn(&[Value]) -> bool) {
+    /// Waits until `sprinkle` reads at this path what is asked for. The API has no way to wait, so it is asked again.
+    pub(crate) async fn until_get(&self, path: &str, holds: impl Fn(&Value) -> bool) -> Value {
         let deadline = tokio::time::Instant::now() + PATIENCE;
         loop {
-            let feed = self.sprinkle.feed(user_id).await;
-            if holds(&feed) {
-                return;
+            let read = self.sprinkle.get(path).await.ok();
+            if holds(&read) {
+                return read;
             }
-            assert!(tokio::time::Instant::now() < deadline, "the feed stays as it is: {feed:#?}");
-            tokio::task::yield_now().await;
+            assert!(tokio::time::Instant::now() < deadline, "{path} stays as it is: {read:#}");
         }
     }
 
@@ -173,15 +163,15 @@ impl Fixture {
     pub(crate) async fn customer_reads(&self, words: &[&str]) -> Vec<Received> {
         let texts =
             |seen: &[Received]| -> Vec<Received> { seen.iter().filter(|r| r.topic == "message").cloned().collect() };
-        let read = self.phone.find(&format!("{words:?}"), |seen| Some(texts(seen)).filter(|t| t.len() >= words.len()));
-        let read = read.await;
+        let what = format!("{words:?}");
+        let read = self.phone.find(&what, |seen| Some(texts(seen)).filter(|t| t.len() >= words.len())).await;
         assert_eq!(read.iter().map(Received::text).collect::<Vec<_>>(), words);
         read
     }
 
     /// Ends the router, and with it the test: nothing that anybody received was wrong by itself.
     pub(crate) async fn stop(self) {
-        self.running.stop().await;
+        self.running.stop().await.expect("the router stops in order");
         for peer in [&self.bot, &self.phone, &self.desk, &self.second_desk] {
             peer.assert_sound();
         }
@@ -203,7 +193,9 @@ async fn start_router(data: &tempfile::TempDir, clock: Arc<dyn Clock>) -> Runnin
     settings.security.admin_token = Some(Secret::new("the-operator-of-this-test"));
     settings.egress.rules.allow_private = true;
     settings.egress.rules.allow_http = true;
-    App::start(settings, clock).await.expect("the router starts")
+    // Several routers share this process, so none of them collects its metrics.
+    let metrics = telemetry::detached().expect("metrics are set up");
+    app::start(settings, clock, metrics).await.expect("the router starts")
 }
 
 fn declaration(tenants: Tenants, bot: &Peer, phone: &Peer) -> Value {

@@ -10,8 +10,7 @@ mod fixture;
 mod peer;
 mod process;
 
-pub(crate) use api::{Channel, Reply, Token};
+pub(crate) use api::{Channel, Token};
 pub(crate) use fixture::{BUSINESS, CLIENT, Fixture, Tenants};
 pub(crate) use peer::{Answer, Peer, Received};
-#[allow(unused_imports, reason = "tests of the real process come with the crash tests")]
 pub(crate) use process::Process;
