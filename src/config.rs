@@ -2,7 +2,8 @@
 
 use crate::{
     reading::{Fault, Faults, Fields, Located, Source},
-    tenancy::{EgressRules, Secret, certificate, secrets},
+    security::url::EgressRules,
+    tenancy::{Secret, certificate, secrets},
 };
 use serde_json::Value;
 use std::{

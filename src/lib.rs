@@ -1,17 +1,17 @@
 //! The edge of TRACT: HTTP, stores, security, webhook and IVA clients, configuration, command line.
 
-pub mod app;
+//app
 pub mod channel;
-pub mod cli;
+//cli
 pub mod clock;
 pub mod config;
 pub mod demo;
-pub mod hsl;
-pub mod http;
+//hsl
+//http
 pub mod iva;
 pub mod reading;
 pub mod security;
 pub mod store;
-pub mod telemetry;
+//telemetry
 pub mod tenancy;
 pub mod webhook;

@@ -395,7 +395,9 @@ mod tests {
 
     #[test]
     fn durations_are_read_in_their_units() {
-        for (text, ms) in [("500ms", 500), ("120s", 120_000), ("8m", 480_000), ("1h", 3_600_000), ("30", 30_000), ("0s", 0)] {
+        for (text, ms) in
+            [("500ms", 500), ("120s", 120_000), ("8m", 480_000), ("1h", 3_600_000), ("30", 30_000), ("0s", 0)]
+        {
             assert_eq!(milliseconds(text), Ok(ms), "{text}");
         }
         for text in ["", "-5s", "s", "5 parsecs", "99999999h", "99999999999999999999", "8m nonsense"] {

@@ -4,7 +4,7 @@ use super::{ConfigFile, Failure, print, tenants_file::TenantsFile, tenants_file:
 use crate::{
     config::{ConfigError, Settings},
     reading::Located,
-    tenancy::EgressRules,
+    security::url::EgressRules,
 };
 use std::{fmt, path::PathBuf};
 

@@ -1,8 +1,9 @@
 //! Reading `tenants.toml`, with the certificates that it names put in as text.
 
 use crate::{
+    security::url::EgressRules,
     reading::{Fault, Located, Source},
-    tenancy::{certificate::MAX_CERTIFICATE, declaration::Declaration, url::EgressRules},
+    tenancy::{certificate::MAX_CERTIFICATE, declaration::Declaration},
 };
 use serde_json::Value;
 use std::{

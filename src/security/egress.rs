@@ -5,6 +5,7 @@
 //! address never reaches a resolver; it is judged just before sending.
 
 use super::address::is_public;
+pub use super::url::{EgressRules, MAX_URL, UrlFault, check_url};
 use bytes::Bytes;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::header::{HeaderMap, RETRY_AFTER};
@@ -15,9 +16,6 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use url::{Host, Url};
 
-/// Longest URL that is taken, in characters.
-pub const MAX_URL: usize = 2048;
-
 /// Lookups that may be under way at once: each holds a thread of the runtime's blocking pool until the system's
 /// resolver gives up, and the store needs that pool too.
 const LOOKUPS: usize = 64;
@@ -25,62 +23,6 @@ const LOOKUPS: usize = 64;
 /// An idle connection is dropped before the usual servers drop it (the shortest common keep-alive is 5 s): a request
 /// that meets a closing connection fails, and a turn of the IVA is not repeated.
 const KEEP_IDLE: Duration = Duration::from_secs(4);
-
-/// What the configuration allows beyond public https (`[egress]`, section 11).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct EgressRules {
-    /// Addresses that are not public, for development.
-    pub allow_private: bool,
-    /// Plain http, for development.
-    pub allow_http: bool,
-}
-
-/// What is wrong with a URL, as far as it shows in the URL itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum UrlFault {
-    /// It is too long.
-    #[error("must be at most {MAX_URL} characters long")]
-    TooLong,
-    /// It is not an absolute URL.
-    #[error("must be an absolute URL")]
-    NotAbsolute,
-    /// It has a scheme that is not allowed.
-    #[error("must begin with https://")]
-    Scheme,
-    /// It names no host.
-    #[error("must name a host")]
-    NoHost,
-    /// It carries a user name or a password.
-    #[error("must not carry credentials")]
-    Credentials,
-}
-
-/// Judges what shows in a URL itself (section 4, `hooks/register`).
-pub fn check_url(text: &str, rules: EgressRules) -> Result<Url, UrlFault> {
-    if text.chars().count() > MAX_URL {
-        return Err(UrlFault::TooLong);
-    }
-    // The parser is a browser's: it drops white space and mends `https:host`, `https:///host` and backslashes. We do
-    // not: what somebody else reads in a URL must be what we read in it.
-    if text.chars().any(|c| c.is_whitespace() || c.is_control() || c == '\\') {
-        return Err(UrlFault::NotAbsolute);
-    }
-    let Some((scheme, rest)) = text.split_once("://") else { return Err(UrlFault::NotAbsolute) };
-    match scheme.to_ascii_lowercase().as_str() {
-        "https" => {}
-        "http" if rules.allow_http => {}
-        "" => return Err(UrlFault::NotAbsolute),
-        _ => return Err(UrlFault::Scheme),
-    }
-    if rest.split(['/', '?', '#']).next().is_some_and(|authority| authority.contains('@')) {
-        return Err(UrlFault::Credentials);
-    }
-    if rest.is_empty() || rest.starts_with(['/', '?', '#', ':']) {
-        return Err(UrlFault::NoHost);
-    }
-    let url = Url::parse(text).map_err(|_| UrlFault::NotAbsolute)?;
-    if url.host_str().is_none_or(str::is_empty) { Err(UrlFault::NoHost) } else { Ok(url) }
-}
 
 /// Why there was no answer. Says nothing of the URL, which may carry secrets in its query.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

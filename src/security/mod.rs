@@ -2,3 +2,4 @@
 
 pub mod address;
 pub mod egress;
+pub mod url;

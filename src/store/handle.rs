@@ -116,7 +116,8 @@ mod tests {
     #[test]
     fn a_foreign_handle_has_no_partition() {
         let handles = Handles::new(&[7; 32], 1);
-        for text in ["x", "u", "uAAAA", &"u".repeat(128), "u_____________________________", "-AAAAAAAAAAAAAAAAAAAAAAAA"] {
+        for text in ["x", "u", "uAAAA", &"u".repeat(128), "u_____________________________", "-AAAAAAAAAAAAAAAAAAAAAAAA"]
+        {
             assert_eq!(handles.partition(&UserId::new(text).unwrap()), None, "{text}");
         }
         let elsewhere = Handles::new(&[7; 32], 1024);

@@ -181,7 +181,10 @@ mod tests {
         assert_eq!(kept, KeptAnswer::Thread { reply: Reply::Done, message_ids: vec![7], at: Timestamp(5) });
         let kept = read_kept(r#"{"format":1,"of":"body","body":"{}"}"#).unwrap();
         assert_eq!(kept, KeptAnswer::Body(Json("{}".into())));
-        assert_eq!(read_what(r#"{"what":"history","after":1,"through":4}"#).unwrap(), What::History { after: 1, through: 4 });
+        assert_eq!(
+            read_what(r#"{"what":"history","after":1,"through":4}"#).unwrap(),
+            What::History { after: 1, through: 4 }
+        );
     }
 
     #[test]

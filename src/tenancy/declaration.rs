@@ -2,11 +2,14 @@
 
 use super::{
     certificate,
+    host::host_name,
     model::{PassScope, ReceiveScope, Secret},
     secrets,
-    url::{EgressRules, check_url, host_name},
 };
-use crate::reading::{Fault, Faults, Fields};
+use crate::{
+    reading::{Fault, Faults, Fields},
+    security::url::{EgressRules, check_url},
+};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 use tract_domain::{BusinessId, ClientId, ReceiverId};
@@ -310,7 +313,7 @@ fn read_business(fields: Fields<'_>) -> DeclaredBusiness {
 fn url(fields: &Fields<'_>) -> String {
     fields.require("url");
     let any_scheme = EgressRules { allow_private: true, allow_http: true };
-    fields.parsed("url", |text| check_url(text, any_scheme).map(|()| text.to_owned())).unwrap_or_default()
+    fields.parsed("url", |text| check_url(text, any_scheme).map(|_| text.to_owned())).unwrap_or_default()
 }
 
 fn name(fields: &Fields<'_>) -> Option<String> {

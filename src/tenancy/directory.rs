@@ -144,12 +144,8 @@ impl Directory {
             Change::Client(client) => match self.tenants.get_mut(&client.client_id) {
                 Some(tenant) => Arc::make_mut(tenant).client = client.clone(),
                 None => {
-                    let tenant = Tenant {
-                        client: client.clone(),
-                        hooks: HashMap::new(),
-                        iva: None,
-                        businesses: HashMap::new(),
-                    };
+                    let tenant =
+                        Tenant { client: client.clone(), hooks: HashMap::new(), iva: None, businesses: HashMap::new() };
                     self.tenants.insert(client.client_id.clone(), Arc::new(tenant));
                 }
             },

@@ -6,9 +6,11 @@ use super::{
     model::{Hook, Secret},
     plan,
     secrets::make_webhook_secret,
-    url::{EgressRules, check_url},
 };
-use crate::reading::Fault;
+use crate::{
+    reading::Fault,
+    security::url::{EgressRules, check_url},
+};
 use arc_swap::ArcSwap;
 use std::sync::Arc;
 use tract_actors::ports::{DocumentWrite, Documents, Endpoint, IdempotencyKey, Store, StoreError, Tenants, Written};

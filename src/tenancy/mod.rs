@@ -6,21 +6,17 @@
 pub mod certificate;
 pub mod declaration;
 pub mod directory;
+pub mod host;
 pub mod keeper;
 pub mod model;
 mod plan;
 mod policy;
 pub mod secrets;
-pub mod url;
-
-
-
 
 pub use declaration::{Declaration, Made};
 pub use directory::Directory;
 pub use keeper::{Tenancy, TenancyError};
 pub use model::{Business, Certificate, ChannelWebhook, Client, Ect, Hook, Iva, PassScope, ReceiveScope, Secret};
-pub use url::{EgressRules, UrlFault, check_url};
 
 #[cfg(test)]
 mod tests;

@@ -8,9 +8,11 @@ use super::{
     model::{Business, Certificate, ChannelWebhook, Client, Ect, Iva, Secret, bot_break_message},
     policy::{self, Ects},
     secrets::{make_token, make_webhook_secret, sha256_hex},
-    url::{EgressRules, check_url},
 };
-use crate::reading::{Fault, Faults};
+use crate::{
+    reading::{Fault, Faults},
+    security::url::{EgressRules, check_url},
+};
 use serde_json::Value;
 use std::{collections::HashSet, sync::Arc};
 use tract_domain::{ClientId, ReceiverId};

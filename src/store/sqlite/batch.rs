@@ -48,7 +48,9 @@ impl Memory {
         let mut select = conn.prepare_cached("SELECT name, id FROM endpoints")?;
         let mut rows = select.query([])?;
         while let Some(row) = rows.next()? {
-            memory.endpoints.insert(Endpoint::from_name(row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?), row.get(1)?);
+            memory
+                .endpoints
+                .insert(Endpoint::from_name(row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?), row.get(1)?);
         }
         Ok(memory)
     }
@@ -105,8 +107,7 @@ impl<'a> Batch<'a> {
         let counter = counter.ok_or(Fault::Refused("there is no such partition"))?;
         let mut ids = Vec::with_capacity(count);
         for _ in 0..count {
-            *counter =
-                next_counter(*counter, now, partitions).ok_or(Fault::Refused("the message ids are used up"))?;
+            *counter = next_counter(*counter, now, partitions).ok_or(Fault::Refused("the message ids are used up"))?;
             ids.push(message_id(*counter, partition, partitions));
         }
         if count > 0 {
@@ -192,8 +193,7 @@ impl<'a> Batch<'a> {
 
     /// Takes a delivery out of the outbox, if it is still there.
     pub(super) fn remove(&mut self, endpoint: i64, id: u64) -> Result<(), Fault> {
-        let gone =
-            self.sql("DELETE FROM outbox WHERE endpoint = ?1 AND id = ?2")?.execute((endpoint, int(id)))?;
+        let gone = self.sql("DELETE FROM outbox WHERE endpoint = ?1 AND id = ?2")?.execute((endpoint, int(id)))?;
         self.fare(endpoint).pending -= i64::try_from(gone).unwrap_or(0);
         Ok(())
     }

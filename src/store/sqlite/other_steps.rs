@@ -44,9 +44,9 @@ impl Step for WriteUser {
             DO UPDATE SET version = ?3, commit_id = ?4, profile = coalesce(?5, profile)";
         let write = &self.write;
         let (client, auth_id) = (write.client.as_str(), &*write.auth_id);
-        let found = batch.sql(SELECT)?.query_row((client, auth_id), |row| {
-            Ok((row.get::<_, i64>(0)?.unsigned_abs(), uuid(row, 1)?))
-        });
+        let found = batch
+            .sql(SELECT)?
+            .query_row((client, auth_id), |row| Ok((row.get::<_, i64>(0)?.unsigned_abs(), uuid(row, 1)?)));
         let (version, last) = found.optional()?.unwrap_or_default();
         if version != write.expected_version {
             return Ok(if last == Some(write.commit_id) { Written::Applied } else { Written::Conflict });

@@ -187,7 +187,8 @@ pub(super) fn documents(conn: &Connection) -> Result<Documents, Fault> {
     let tx = conn.unchecked_transaction()?;
     let revision: i64 = tx.query_row("SELECT value FROM meta WHERE name = 'revision'", [], |row| row.get(0))?;
     let mut select = tx.prepare_cached(SELECT)?;
-    let documents = select.query_map([], |row| Ok(Document { kind: row.get(0)?, id: row.get(1)?, body: row.get(2)? }))?;
+    let documents =
+        select.query_map([], |row| Ok(Document { kind: row.get(0)?, id: row.get(1)?, body: row.get(2)? }))?;
     Ok(Documents { revision: revision.unsigned_abs(), documents: documents.collect::<Result<_, _>>()? })
 }
 

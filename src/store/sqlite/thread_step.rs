@@ -116,12 +116,8 @@ impl CommitThread {
         let same = (row.id, version, sequence, active, commit_id, snapshot);
         match (row.state != state, deadline) {
             (false, None) => batch.sql(PLAIN)?.execute(same)?,
-            (true, None) => {
-                batch.sql(STATE)?.execute((same.0, same.1, same.2, same.3, same.4, same.5, state))?
-            }
-            (false, Some(at)) => {
-                batch.sql(DEADLINE)?.execute((same.0, same.1, same.2, same.3, same.4, same.5, at))?
-            }
+            (true, None) => batch.sql(STATE)?.execute((same.0, same.1, same.2, same.3, same.4, same.5, state))?,
+            (false, Some(at)) => batch.sql(DEADLINE)?.execute((same.0, same.1, same.2, same.3, same.4, same.5, at))?,
             (true, Some(at)) => {
                 batch.sql(BOTH)?.execute((same.0, same.1, same.2, same.3, same.4, same.5, state, at))?
             }
@@ -192,14 +188,7 @@ pub(super) fn uuid(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<O
     Ok(row.get_ref(column)?.as_blob_or_null()?.and_then(|bytes| Uuid::from_slice(bytes).ok()))
 }
 
-fn count(
-    batch: &Batch<'_>,
-    client: &str,
-    business: i64,
-    state: &str,
-    active: &str,
-    change: i64,
-) -> Result<(), Fault> {
+fn count(batch: &Batch<'_>, client: &str, business: i64, state: &str, active: &str, change: i64) -> Result<(), Fault> {
     const COUNT: &str = "INSERT INTO thread_counts (client, business, state, active, threads) VALUES (?1, ?2, ?3, ?4, ?5) \
         ON CONFLICT DO UPDATE SET threads = threads + excluded.threads";
     batch.sql(COUNT)?.execute((client, business, state, active, change))?;

@@ -4,6 +4,7 @@ mod check;
 mod store;
 
 use super::{certificate::tests::sample, *};
+use crate::security::url::EgressRules;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -66,12 +67,8 @@ async fn applying_makes_ids_and_secrets_once() {
     let store = Arc::new(FakeStore::default());
     let tenancy = load(&store).await;
     let first = tenancy.apply(declare(acme())).await.unwrap();
-    let expected = [
-        ("certificate", "sprinkle"),
-        ("api_token", "acme"),
-        ("iva_secret", "acme"),
-        ("channel_secret", "acme/343"),
-    ];
+    let expected =
+        [("certificate", "sprinkle"), ("api_token", "acme"), ("iva_secret", "acme"), ("channel_secret", "acme/343")];
     assert_eq!(kinds(&first), expected);
     assert_eq!(store.writes(), 1, "one step");
     assert!(uuid::Uuid::parse_str(&first[0].value).is_ok() && first[0].value == first[0].value.to_lowercase());
@@ -114,7 +111,10 @@ async fn what_is_left_out_has_its_default_but_secrets_stay() {
     assert!(directory.api_token_matches(&client("acme"), "another-token"));
     assert!(!directory.api_token_matches(&client("acme"), "given-token"));
     let certificates = &directory.ect(&receiver("sprinkle")).unwrap().certificates;
-    assert_eq!(made.iter().map(|m| &m.value).collect::<Vec<_>>(), certificates.iter().map(|c| &c.uuid).collect::<Vec<_>>());
+    assert_eq!(
+        made.iter().map(|m| &m.value).collect::<Vec<_>>(),
+        certificates.iter().map(|c| &c.uuid).collect::<Vec<_>>()
+    );
     assert_ne!(made[0].value, made[1].value);
 
     // Without the key the certificates stay; what is not mentioned stays too.
@@ -138,7 +138,9 @@ async fn all_or_nothing() {
     declaration["ect"][0]["name"] = json!("Changed");
     declaration["client"][0]["default_receiver"] = json!("nobody");
     let error = tenancy.apply(declare(declaration)).await.unwrap_err();
-    assert!(matches!(error, TenancyError::Invalid(lines) if lines.len() == 1 && lines[0].starts_with("client[0].default_receiver: ")));
+    assert!(
+        matches!(error, TenancyError::Invalid(lines) if lines.len() == 1 && lines[0].starts_with("client[0].default_receiver: "))
+    );
     assert_eq!(store.writes(), 1);
     assert_eq!(tenancy.directory().ect(&receiver("sprinkle")).unwrap().name, "sprinkle");
 }
@@ -193,7 +195,11 @@ async fn the_ladders_of_receivers() {
         (json!({ "ects": ["b"] }), "b", Some("b")),
         (json!({ "ects": ["a", "b"], "default_receiver": "b" }), "b", None),
         (json!({ "ects": ["a", "b"], "business": [{ "business_id": 343, "default_receiver": "a" }] }), "a", None),
-        (json!({ "iva": bot, "default_receiver": "iva", "sac": true, "business": [{ "business_id": 343, "default_receiver": "sac" }] }), "sac", Some("sac")),
+        (
+            json!({ "iva": bot, "default_receiver": "iva", "sac": true, "business": [{ "business_id": 343, "default_receiver": "sac" }] }),
+            "sac",
+            Some("sac"),
+        ),
     ] {
         let mut off = ect("off");
         off["enabled"] = json!(false);
@@ -272,7 +278,8 @@ async fn what_goes_takes_its_endpoints_along() {
     assert_eq!(tenancy.iva(&acme_id), Some(Endpoint::iva(&acme_id)));
     assert_eq!(tenancy.channel(&acme_id, 343), Some(Endpoint::channel(&acme_id, 343)));
     assert_eq!(tenancy.channel(&acme_id, 7), None);
-    let partly = json!({ "client": [{ "client_id": "acme", "ects": ["sprinkle"], "business": [{ "business_id": 343 }] }] });
+    let partly =
+        json!({ "client": [{ "client_id": "acme", "ects": ["sprinkle"], "business": [{ "business_id": 343 }] }] });
     tenancy.apply(declare(partly)).await.unwrap();
     assert_eq!(store.take_forgotten(), [Endpoint::channel(&acme_id, 343), Endpoint::iva(&acme_id)]);
     assert_eq!((tenancy.iva(&acme_id), tenancy.channel(&acme_id, 343)), (None, None));
@@ -311,7 +318,8 @@ async fn nobody_is_left_without_a_default_receiver() {
         "client": [{ "client_id": "acme", "ects": ["sprinkle"], "business": [{ "business_id": 343 }] }],
     });
     let (_, tenancy) = with(declaration).await;
-    let names_acme = |e: &TenancyError| matches!(e, TenancyError::Invalid(lines) if lines[0].contains("client \"acme\""));
+    let names_acme =
+        |e: &TenancyError| matches!(e, TenancyError::Invalid(lines) if lines[0].contains("client \"acme\""));
     let deleted = tenancy.delete_ect(&receiver("sprinkle"), true).await.unwrap_err();
     assert!(names_acme(&deleted), "{deleted}");
     let off = json!({ "ect": [{ "ect_id": "sprinkle", "fqdn": "s.example", "enabled": false }] });
