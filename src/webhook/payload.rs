@@ -33,8 +33,8 @@ struct Report<'a> {
 #[derive(Serialize)]
 struct CreateUser<'a> {
     user_id: &'a UserId,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    third_party_user_id: Option<&'a str>,
+    /// The client's own id of the user.
+    third_party_user_id: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     user_name: Option<&'a str>,
     device_platform: &'static str,
@@ -146,11 +146,11 @@ pub(crate) fn completion_type(completion: Completion) -> &'static str {
     }
 }
 
-/// The body of `user_events.create_user`. `third_party_user_id` is what this ECT itself calls the user.
-pub(super) fn create_user(user_id: &UserId, profile: &Profile, ect_user_id: Option<&str>) -> Option<Vec<u8>> {
+/// The body of `user_events.create_user`.
+pub(super) fn create_user(user_id: &UserId, profile: &Profile) -> Option<Vec<u8>> {
     let body = CreateUser {
         user_id,
-        third_party_user_id: ect_user_id,
+        third_party_user_id: &profile.auth_id,
         user_name: profile.name.as_deref(),
         device_platform: profile.device_platform.name(),
         details_available: profile.details().keys().map(|name| Available { name: name.clone() }).collect(),
@@ -311,11 +311,12 @@ mod tests {
         }))
         .unwrap();
         let user_id = UserId::new("u-1").unwrap();
-        let body: Value = serde_json::from_slice(&create_user(&user_id, &profile, None).unwrap()).unwrap();
+        let body: Value = serde_json::from_slice(&create_user(&user_id, &profile).unwrap()).unwrap();
         assert_eq!(
             body,
-            json!({"user_id": "u-1", "user_name": "Ada", "device_platform": "WhatsApp",
-                   "details_available": [{"name": "auth_id"}, {"name": "email"}, {"name": "name"}, {"name": "tier"}]})
+            json!({"user_id": "u-1", "third_party_user_id": "+49 1", "user_name": "Ada", "device_platform": "WhatsApp",
+                   "details_available": [{"name": "device_platform"}, {"name": "email"}, {"name": "name"},
+                                         {"name": "tier"}]})
         );
     }
 }

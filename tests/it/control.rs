@@ -154,7 +154,7 @@ async fn of_two_takes_at_one_epoch_one_wins() {
         let (won, lost) = if one.status == 200 { (one, other) } else { (other, one) };
         let winner = won.ok();
         let refusal = lost.refused(409, "stale_epoch");
-        assert_eq!((&refusal["success"], &refusal["active"]), (&json!(false), &winner["active"]));
+        assert_eq!((&refusal["success"], &refusal["reason"]["active"]), (&json!(false), &winner["active"]));
         router.sprinkle.control(&user_id, "take", None).await.ok();
     }
     router.stop().await;

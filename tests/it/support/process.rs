@@ -45,6 +45,8 @@ impl Process {
             .env("TRACT_SECURITY__ADMIN_TOKEN", admin_token)
             .env("TRACT_EGRESS__ALLOW_PRIVATE", "true")
             .env("TRACT_EGRESS__ALLOW_HTTP", "true")
+            // What happens at a crash is said by the tests; the log would only bury it.
+            .env("RUST_LOG", "error")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::inherit())
