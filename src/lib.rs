@@ -1,17 +1,19 @@
 //! The edge of TRACT: HTTP, stores, security, webhook and IVA clients, configuration, command line.
 
-//app
+pub mod app;
 pub mod channel;
-//cli
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod demo;
-//hsl
-//http
+pub mod hsl;
+pub mod http;
 pub mod iva;
+pub mod json;
 pub mod reading;
 pub mod security;
 pub mod store;
-//telemetry
+pub mod telemetry;
 pub mod tenancy;
 pub mod webhook;
+pub mod wire;

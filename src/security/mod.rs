@@ -2,4 +2,5 @@
 
 pub mod address;
 pub mod egress;
+pub mod tokens;
 pub mod url;

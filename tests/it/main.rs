@@ -1,15 +1,12 @@
-//! Integration tests: one binary, a file for each resource of the contract, everything through the public interfaces.
+//! The integration tests: one binary, a file for each resource of the contract.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test says what it expects by panicking")]
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test that panics has failed, which is what it is for; helpers fail on behalf of their test"
-)]
-
+mod cli;
 mod control;
 mod crash;
 mod delivery;
 mod demo;
 mod lifecycle;
+mod store_contract;
+mod store_embedded;
 mod support;

@@ -1,0 +1,224 @@
+//! ECTs, clients and businesses.
+
+use super::view;
+use crate::http::auth::Admin;
+use crate::http::request::{InPath, Params, Posted};
+use crate::http::{Edge, Problem};
+use crate::tenancy::{Client, Declaration, Made};
+use axum::Json as Answered;
+use axum::extract::State;
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+use std::sync::Arc;
+use tract_domain::{BusinessId, ClientId, ReceiverId};
+use utoipa::ToSchema;
+
+/// What applying made: ids and secrets, each shown this once.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Applied {
+    /// In the declaration's order.
+    #[schema(value_type = Vec<MadeView>)]
+    made: Vec<Made>,
+}
+
+/// Something that applying made.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct MadeView {
+    /// `certificate`, `api_token`, `iva_secret` or `channel_secret`.
+    kind: String,
+    /// Of what: an `ect_id`, a `client_id`, or `client_id/business_id`.
+    of: String,
+    /// The id or secret.
+    value: String,
+}
+
+/// `POST /admin/v1/apply`
+pub async fn apply(
+    State(edge): State<Arc<Edge>>,
+    _: Admin,
+    Posted { body, .. }: Posted<Declaration>,
+) -> Result<Answered<Applied>, Problem> {
+    Ok(Answered(Applied { made: edge.tenancy.apply(body).await? }))
+}
+
+/// Applies a declaration made here; a fault is told by its place in it.
+async fn apply_value(edge: &Edge, declaration: Value) -> Result<Vec<Made>, Problem> {
+    let declaration: Declaration = serde_path_to_error::deserialize(declaration).map_err(|e| {
+        let path = e.path().to_string();
+        Problem::invalid(&path, e.inner())
+    })?;
+    Ok(edge.tenancy.apply(declaration).await?)
+}
+
+/// Puts the id from the path into the body, which may repeat it but not contradict it.
+fn identified(mut body: Map<String, Value>, field: &str, id: Value) -> Result<Map<String, Value>, Problem> {
+    let same = |given: &Value| *given == id || given.as_str().is_some_and(|text| text == id.to_string());
+    if body.get(field).is_some_and(|given| !same(given)) {
+        return Err(Problem::invalid(field, "is not the one in the path"));
+    }
+    body.insert(field.to_owned(), id);
+    Ok(view::declared(body))
+}
+
+/// What was put, with what that made.
+fn put(name: &str, shown: Value, made: &[Made]) -> Answered<Value> {
+    Answered(json!({name: shown, "made": made}))
+}
+
+fn removed() -> Answered<Value> {
+    Answered(json!({"success": true}))
+}
+
+/// `GET /admin/v1/ects`
+pub async fn list_ects(State(edge): State<Arc<Edge>>, _: Admin) -> Answered<Value> {
+    let ects: Vec<_> = edge.tenancy.directory().ects().iter().map(|e| view::ect(e)).collect();
+    Answered(json!({"ects": ects}))
+}
+
+fn shown_ect(edge: &Edge, id: &ReceiverId) -> Result<Value, Problem> {
+    edge.tenancy.directory().ect(id).map(|e| view::ect(e)).ok_or_else(|| Problem::unknown("ect"))
+}
+
+/// `GET /admin/v1/ects/{ect_id}`
+pub async fn get_ect(
+    State(edge): State<Arc<Edge>>,
+    _: Admin,
+    InPath(id): InPath<ReceiverId>,
+) -> Result<Answered<Value>, Problem> {
+    shown_ect(&edge, &id).map(Answered)
+}
+
+/// `PUT /admin/v1/ects/{ect_id}`
+pub async fn put_ect(
+    State(edge): State<Arc<Edge>>,
+    _: Admin,
+    InPath(id): InPath<ReceiverId>,
+    Posted { body, .. }: Posted<Map<String, Value>>,
+) -> Result<Answered<Value>, Problem> {
+    let ect = identified(body, "ect_id", json!(id.as_str()))?;
+    let made = apply_value(&edge, json!({"ect": [ect]})).await?;
+    Ok(put("ect", shown_ect(&edge, &id)?, &made))
+}
+
+/// `DELETE /admin/v1/ects/{ect_id}`
+pub async fn delete_ect(
+    State(edge): State<Arc<Edge>>,
+    _: Admin,
+    InPath(id): InPath<ReceiverId>,
+    params: Params,
+) -> Result<Answered<Value>, Problem> {
+    edge.tenancy.delete_ect(&id, params.flag("force")?).await?;
+    Ok(removed())
+}
+
+/// `GET /admin/v1/clients`
+pub async fn list_clients(State(edge): State<Arc<Edge>>, _: Admin) -> Answered<Value> {
+    let clients: Vec<_> = edge.tenancy.directory().clients().iter().map(|c| view::client(c)).collect();
+    Answered(json!({"clients": clients}))
+}
+
+fn client(edge: &Edge, id: &ClientId) -> Result<Arc<Client>, Problem> {
+    edge.tenancy.directory().client(id).cloned().ok_or_else(|| Problem::unknown("client"))
+}
+
+/// `GET /admin/v1/clients/{client_id}`
+pub async fn get_client(
+    State(edge): State<Arc<Edge>>,
+    _: Admin,
+    InPath(id): InPath<ClientId>,
+) -> Result<Answered<Value>, Problem> {
+    Ok(Answered(view::client(&*client(&edge, &id)?)))
+}
+
+/// `PUT /admin/v1/clients/{client_id}`
+pub async fn put_client(
+    State(edge): State<Arc<Edge>>,
+    _: Admin,
+    InPath(id): InPath<ClientId>,
+    Posted { body, .. }: Posted<Map<String, Value>>,
+) -> Result<Answered<Value>, Problem> {
+    let declared = identified(body, "client_id", json!(id.as_str()))?;
+    let made = apply_value(&edge, json!({"client": [declared]})).await?;
+    Ok(put("client", view::client(&*client(&edge, &id)?), &made))
+}
+
+/// `DELETE /admin/v1/clients/{client_id}`
+pub async fn delete_client(
+    State(edge): State<Arc<Edge>>,
+    _: Admin,
+    InPath(id): InPath<ClientId>,
+    params: Params,
+) -> Result<Answered<Value>, Problem> {
+    edge.tenancy.delete_client(&id, params.flag("force")?).await?;
+    Ok(removed())
+}
+
+/// `GET /admin/v1/clients/{client_id}/businesses`
+pub async fn list_businesses(
+    State(edge): State<Arc<Edge>>,
+    _: Admin,
+    InPath(id): InPath<ClientId>,
+) -> Result<Answered<Value>, Problem> {
+    let businesses: Vec<_> = client(&edge, &id)?.businesses.iter().map(view::business).collect();
+    Ok(Answered(json!({"businesses": businesses})))
+}
+
+fn shown_business(edge: &Edge, id: &ClientId, business: BusinessId) -> Result<Value, Problem> {
+    let client = client(edge, id)?;
+    let found = client.businesses.iter().find(|b| b.business_id == business);
+    found.map(view::business).ok_or_else(|| Problem::unknown("business"))
+}
+
+/// `GET /admin/v1/clients/{client_id}/businesses/{business_id}`
+pub async fn get_business(
+    State(edge): State<Arc<Edge>>,
+    _: Admin,
+    InPath((id, business)): InPath<(ClientId, BusinessId)>,
+) -> Result<Answered<Value>, Problem> {
+    shown_business(&edge, &id, business).map(Answered)
+}
+
+/// `PUT /admin/v1/clients/{client_id}/businesses/{business_id}`
+pub async fn put_business(
+    State(edge): State<Arc<Edge>>,
+    _: Admin,
+    InPath((id, business)): InPath<(ClientId, BusinessId)>,
+    Posted { body, .. }: Posted<Map<String, Value>>,
+) -> Result<Answered<Value>, Problem> {
+    let declared = identified(body, "business_id", json!(business))?;
+    // A declaration is of the whole client, so what it has is declared again; its other businesses stay as they are.
+    let mut whole = match view::client(&*client(&edge, &id)?) {
+        Value::Object(shown) => view::declared(shown),
+        _ => Map::new(),
+    };
+    whole.insert("business".to_owned(), json!([declared]));
+    let made = apply_value(&edge, json!({"client": [whole]})).await?;
+    Ok(put("business", shown_business(&edge, &id, business)?, &made))
+}
+
+/// `DELETE /admin/v1/clients/{client_id}/businesses/{business_id}`
+pub async fn delete_business(
+    State(edge): State<Arc<Edge>>,
+    _: Admin,
+    InPath((id, business)): InPath<(ClientId, BusinessId)>,
+    params: Params,
+) -> Result<Answered<Value>, Problem> {
+    edge.tenancy.delete_business(&id, business, params.flag("force")?).await?;
+    Ok(removed())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_path_names_the_thing() {
+        let body = |json: Value| json.as_object().cloned().unwrap_or_default();
+        let id = || json!(343);
+        assert_eq!(identified(body(json!({})), "business_id", id()).unwrap()["business_id"], 343);
+        assert!(identified(body(json!({"business_id": 343})), "business_id", id()).is_ok());
+        assert!(identified(body(json!({"business_id": "343"})), "business_id", id()).is_ok());
+        let refused = identified(body(json!({"business_id": 344})), "business_id", id()).unwrap_err();
+        assert_eq!(refused.status().as_u16(), 400);
+    }
+}

@@ -1,0 +1,52 @@
+//! Whether the process lives, whether it wants requests, and what it counts (section 11).
+
+use super::{Edge, Problem};
+use axum::Json as Answered;
+use axum::extract::State;
+use axum::http::{HeaderName, StatusCode, header};
+use metrics::gauge;
+use serde::Serialize;
+use std::sync::Arc;
+use utoipa::ToSchema;
+
+/// How it is.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Health {
+    /// `ok`
+    status: &'static str,
+}
+
+/// `GET /healthz`
+pub async fn healthz() -> Answered<Health> {
+    Answered(Health { status: "ok" })
+}
+
+/// `GET /readyz`
+pub async fn readyz(State(edge): State<Arc<Edge>>) -> Result<Answered<Health>, Problem> {
+    let mut reasons = Vec::new();
+    if edge.readiness.is_draining() {
+        reasons.push("it is shutting down");
+    }
+    if let Err(error) = edge.store.ping().await {
+        tracing::warn!(%error, "the store does not answer");
+        reasons.push("the store is not available");
+    }
+    if reasons.is_empty() {
+        return Ok(Answered(Health { status: "ok" }));
+    }
+    let text = format!("not ready: {}", reasons.join("; "));
+    Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "not_ready", text))
+}
+
+/// `GET /metrics`
+pub async fn metrics(State(edge): State<Arc<Edge>>) -> ([(HeaderName, &'static str); 1], String) {
+    // Without the store everything else is still worth a scrape.
+    if let Ok(states) = edge.store.states().await {
+        for state in tract_domain::State::ALL {
+            // Gauges are floating-point; counts stay exact up to 2^53.
+            let count = states.get(&state).copied().unwrap_or(0) as f64;
+            gauge!("tract_conversations", "state" => state.as_str()).set(count);
+        }
+    }
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], edge.metrics.render())
+}

@@ -1,0 +1,90 @@
+//! Logs and metrics (section 11). What is logged and counted never contains bodies, tokens or secrets.
+
+use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+use std::io::IsTerminal;
+use std::time::Duration;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::util::SubscriberInitExt;
+
+/// From half a millisecond to the 30 s of an IVA's turn, so that no histogram becomes a summary.
+const SECONDS: [f64; 14] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0];
+/// How often recorded samples are folded into buckets, also when nobody scrapes; until then each takes memory.
+const UPKEEP: Duration = Duration::from_secs(5);
+
+/// Why there are no logs or metrics.
+#[derive(Debug, thiserror::Error)]
+pub enum TelemetryFault {
+    /// Somebody else logs already.
+    #[error("logging is set up already")]
+    Logging(#[from] tracing_subscriber::util::TryInitError),
+    /// Somebody else counts already, or a bucket is no number.
+    #[error("metrics cannot be set up: {0}")]
+    Metrics(#[from] BuildError),
+}
+
+/// Sends one line for each event to stderr: for people on a terminal, else JSON. `RUST_LOG` chooses what;
+/// `usual` is meant without it.
+pub fn log(usual: &str) -> Result<(), TelemetryFault> {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(usual));
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    if std::io::stderr().is_terminal() {
+        lines.with_target(false).finish().try_init()?;
+    } else {
+        lines.json().flatten_event(true).with_current_span(true).with_span_list(false).finish().try_init()?;
+    }
+    Ok(())
+}
+
+fn builder() -> Result<PrometheusBuilder, BuildError> {
+    PrometheusBuilder::new().set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)
+}
+
+/// Collects metrics for the whole process; what `/metrics` renders comes out of the handle.
+pub fn collect() -> Result<PrometheusHandle, TelemetryFault> {
+    let handle = builder()?.install_recorder()?;
+    describe();
+    Ok(handle)
+}
+
+/// A handle of its own, which collects nothing by itself: for tests that run several routers in one process.
+pub fn detached() -> Result<PrometheusHandle, TelemetryFault> {
+    Ok(builder()?.build_recorder().handle())
+}
+
+/// Folds samples until it is dropped; without it memory grows when nobody scrapes.
+pub async fn upkeep(handle: PrometheusHandle) {
+    let mut every = tokio::time::interval(UPKEEP);
+    loop {
+        every.tick().await;
+        handle.run_upkeep();
+    }
+}
+
+fn describe() {
+    describe_counter!("tract_http_requests_total", "Requests by method, route template and status.");
+    describe_histogram!("tract_http_request_seconds", Unit::Seconds, "How long requests took.");
+    describe_gauge!("tract_http_requests_in_flight", "Requests being answered now.");
+    describe_gauge!(
+        "tract_conversations",
+        "Conversations by state, as counted in the store at the time of the scrape."
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn histograms_have_buckets() {
+        let recorder = builder().unwrap().build_recorder();
+        let handle = recorder.handle();
+        metrics::with_local_recorder(&recorder, || {
+            describe();
+            metrics::histogram!("tract_http_request_seconds", "route" => "/x").record(0.003);
+        });
+        let text = handle.render();
+        assert!(text.contains("# TYPE tract_http_request_seconds histogram"), "{text}");
+        assert!(text.contains(r#"tract_http_request_seconds_bucket{route="/x",le="0.005"} 1"#), "{text}");
+    }
+}
