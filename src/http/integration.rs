@@ -66,7 +66,7 @@ pub async fn send_chat_to_agent(
         client: caller.client.clone(),
         command: Command::SendToAgent {
             countdown_ms: countdown_s * 1000,
-            metadata: Some(Json(serde_json::json!({"team_name": body.team_name}).to_string().into())),
+            metadata: Some(Json(serde_json::json!({"team_name": String::from(body.team_name)}).to_string().into())),
         },
     };
     let answer = edge.threads.ask(ask).await?;
