@@ -78,7 +78,7 @@ fn check_says_what_is_wrong_and_where() {
     ]);
     let config = tract(here.path(), &["check", "--config", "bad.toml"], &[]);
     let expected = "bad.toml:1: listen: must be a string, not a number\n\
-                    bad.toml:3: store.partitions: must be from 1 to 4096\n";
+                    bad.toml:3: store.partitions: must be from 1 to 1024\n";
     assert_eq!(stdout(&config), expected);
     assert_eq!((config.status.code(), stderr(&config).as_str()), (Some(1), "tract: 2 faults\n"));
 
