@@ -1,10 +1,18 @@
 //! The edge of TRACT: HTTP, stores, security, webhook and IVA clients, configuration, command line.
 
+pub mod app;
 pub mod channel;
+pub mod clock;
+pub mod config;
+pub mod demo;
 pub mod hsl;
 pub mod http;
+pub mod iva;
 pub mod json;
+pub mod reading;
 pub mod security;
+pub mod store;
 pub mod telemetry;
 pub mod tenancy;
+pub mod webhook;
 pub mod wire;

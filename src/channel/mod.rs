@@ -1,3 +1,6 @@
-//! The channel side: what it tells us of its users, and what we tell it.
+//! The channel side (section 10): what is known of a customer, and what the business's channel webhook is told.
 
+pub(crate) mod payload;
 pub mod profile;
+
+pub use profile::Profile;

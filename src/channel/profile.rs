@@ -1,46 +1,126 @@
-//! A user as the channel side describes it (section 10).
+//! What the channel side tells of a customer: the user's record (section 10), in the store's and the wire's form.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use tract_domain::DevicePlatform;
+use std::fmt;
+use tract_domain::{DevicePlatform, Json};
 
-/// What the channel side told of a user: the stored form of the user's record.
+/// A customer's record. It is [`StoredUser::profile`](tract_actors::ports::StoredUser::profile).
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub struct Profile {
     /// The client's own id of the user.
     pub auth_id: String,
-    /// The client's own proof of the user, handed on to its bot.
+    /// What the channel proves the user's login with. Goes to the IVA; no agent tool ever sees it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub auth_code: Option<String>,
-    /// Telephone number.
+    /// Phone number, as the channel writes it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mobile_no: Option<String>,
-    /// Address.
+    /// E-mail address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub email: Option<String>,
-    /// Name for people.
+    /// The name for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// ISO 639-1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub language_code: Option<String>,
-    /// What the user holds in hand.
+    /// Of the device.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phone_model: Option<String>,
-    /// What it runs on.
+    /// Of the device.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub os_version: Option<String>,
-    /// The app.
+    /// The app that the customer writes in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub package_name: Option<String>,
-    /// The kind of client; default: a plain webhook channel.
+    /// What the customer's client runs on.
     #[serde(default = "webhook")]
     pub device_platform: DevicePlatform,
-    /// Whatever else the channel side knows: a flat object.
+    /// Whatever else the channel tells; a flat object.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub custom_data: Map<String, Value>,
 }
 
 fn webhook() -> DevicePlatform {
     DevicePlatform::Webhook
+}
+
+impl Profile {
+    /// A record of which nothing but the id is known.
+    pub fn new(auth_id: impl Into<String>) -> Self {
+        Self {
+            auth_id: auth_id.into(),
+            auth_code: None,
+            mobile_no: None,
+            email: None,
+            name: None,
+            language_code: None,
+            phone_model: None,
+            os_version: None,
+            package_name: None,
+            device_platform: webhook(),
+            custom_data: Map::new(),
+        }
+    }
+    /// Reads the stored form; none if it is not one.
+    pub fn from_json(json: &Json) -> Option<Self> {
+        serde_json::from_str(&json.0).ok()
+    }
+    /// What an agent tool may ask for by name (section 5): the record's own fields that hold something, then
+    /// `custom_data`, which cannot shadow them. `auth_code` is a credential, and not among them.
+    pub fn details(&self) -> Map<String, Value> {
+        let fields = [
+            ("mobile_no", &self.mobile_no),
+            ("email", &self.email),
+            ("name", &self.name),
+            ("language_code", &self.language_code),
+            ("phone_model", &self.phone_model),
+            ("os_version", &self.os_version),
+            ("package_name", &self.package_name),
+        ];
+        let mut details = self.custom_data.clone();
+        details.remove("auth_code");
+        details.insert("auth_id".to_owned(), self.auth_id.clone().into());
+        for (name, value) in fields {
+            if let Some(value) = value.as_ref().filter(|v| !v.is_empty()) {
+                details.insert(name.to_owned(), value.clone().into());
+            }
+        }
+        details
+    }
+}
+
+// Nothing of a person gets into a log.
+impl fmt::Debug for Profile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Profile(…)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn an_id_is_enough() {
+        let profile: Profile = serde_json::from_value(json!({"auth_id": "x"})).unwrap();
+        assert_eq!(profile, Profile::new("x"));
+        assert_eq!(profile.device_platform.number(), 13);
+        assert_eq!(serde_json::to_value(&profile).unwrap(), json!({"auth_id": "x", "device_platform": 13}));
+    }
+
+    #[test]
+    fn custom_data_shadows_nothing_and_credentials_stay() {
+        let profile = Profile {
+            auth_code: Some("top".to_owned()),
+            email: Some("real".to_owned()),
+            name: Some(String::new()),
+            custom_data: json!({"email": "fake", "auth_code": "x", "tier": 3}).as_object().unwrap().clone(),
+            ..Profile::new("x")
+        };
+        assert_eq!(Value::Object(profile.details()), json!({"auth_id": "x", "email": "real", "tier": 3}));
+        assert_eq!(format!("{profile:?}"), "Profile(…)");
+    }
 }

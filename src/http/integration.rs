@@ -9,9 +9,10 @@ use axum::Json as Answered;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use std::sync::Arc;
 use tract_actors::router::Ask;
-use tract_domain::{Command, UserId};
+use tract_domain::{Command, Json, UserId};
 use utoipa::ToSchema;
 
 /// The countdown, in seconds, unless the caller says.
@@ -60,11 +61,12 @@ pub async fn send_chat_to_agent(
     }
     let scope =
         Scope { client: &caller.client, receiver: "", route: "send_chat_to_agent", thread: body.user_name.as_str() };
+    let metadata = json!({"team_name": &*body.team_name}).to_string();
     let ask = Ask {
         idempotency: key.map(|key| key.scoped(scope, edge.now())),
         user_id: body.user_name.clone(),
         client: caller.client.clone(),
-        command: Command::SendToAgent { countdown_ms: countdown_s * 1000, team_name: Some(body.team_name.into()) },
+        command: Command::SendToAgent { countdown_ms: countdown_s * 1000, metadata: Some(Json(metadata.into())) },
     };
     let answer = edge.threads.ask(ask).await?;
     Ok(mark(Answered(Success { success: true }).into_response(), answer.replayed))

@@ -4,6 +4,7 @@ use super::auth::Caller;
 use super::request::Params;
 use super::{Edge, Problem};
 use crate::tenancy::ReceiveScope;
+use crate::webhook::iso;
 use crate::wire::{self, FeedEntry};
 use axum::Json as Answered;
 use axum::extract::State;
@@ -22,7 +23,7 @@ const LIMIT: u64 = 100;
 const PAGES: usize = 20;
 
 /// A page of the feed.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Serialize, ToSchema)]
 pub struct FeedPage {
     /// Oldest first. All have `sequence`, `kind` (`message`, `event`, `state`, `control`), `conversation_number`,
     /// `timestamp` and `control_epoch`; the rest depends on the kind.
@@ -182,21 +183,21 @@ impl Edge {
                 offer_id: offer.id.clone(),
                 from: offer.from.to_string(),
                 to: offer.to.to_string(),
-                deadline: wire::time(offer.deadline),
+                deadline: iso(offer.deadline),
             }),
             request: control
                 .request
                 .as_ref()
-                .map(|request| RequestView { from: request.from.to_string(), deadline: wire::time(request.deadline) }),
+                .map(|request| RequestView { from: request.from.to_string(), deadline: iso(request.deadline) }),
             deadlines: deadlines
                 .into_iter()
-                .map(|(kind, at)| DeadlineView { kind: deadline_name(kind), at: wire::time(at) })
+                .map(|(kind, at)| DeadlineView { kind: deadline_name(kind), at: iso(at) })
                 .collect(),
             history: thread
                 .history()
                 .map(|step| StepView {
                     sequence: step.sequence,
-                    at: wire::time(step.at),
+                    at: iso(step.at),
                     action: wire::name(&step.action),
                     from: step.from.to_string(),
                     to: step.to.to_string(),

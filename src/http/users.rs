@@ -5,7 +5,7 @@ use super::control::OfThread;
 use super::decode::Text;
 use super::request::Posted;
 use super::{Edge, Problem};
-use crate::channel::profile::Profile;
+use crate::channel::Profile;
 use axum::Json as Answered;
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
@@ -16,7 +16,7 @@ use tract_domain::{Json, UserId};
 use utoipa::ToSchema;
 
 /// A user.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Serialize, ToSchema)]
 pub struct UserView {
     #[schema(example = "u-3f9c")]
     user_id: String,
@@ -39,7 +39,7 @@ pub async fn user(
     Posted { body, .. }: Posted<OfThread>,
 ) -> Result<Answered<UserView>, Problem> {
     let profile = edge.profile(&caller, &body.user_id).await?;
-    let details_available = details(&profile).into_iter().map(|(name, _)| name).collect();
+    let details_available = profile.details().into_iter().map(|(name, _)| name).collect();
     Ok(Answered(UserView {
         user_id: body.user_id.to_string(),
         third_party_user_id: profile.auth_id,
@@ -50,7 +50,7 @@ pub async fn user(
 }
 
 /// Which details of which user.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Deserialize, ToSchema)]
 #[schema(example = json!({"user_id": "u-3f9c", "details_requested": ["email", "plan"]}))]
 pub struct DetailsRequest {
     #[schema(value_type = String, max_length = 128)]
@@ -61,7 +61,7 @@ pub struct DetailsRequest {
 }
 
 /// A user's details.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Serialize, ToSchema)]
 pub struct UserDetails {
     user_id: String,
     /// Those that were asked for and are there.
@@ -75,31 +75,9 @@ pub async fn user_details(
     caller: Caller,
     Posted { body, .. }: Posted<DetailsRequest>,
 ) -> Result<Answered<UserDetails>, Problem> {
-    let mut available = details(&edge.profile(&caller, &body.user_id).await?);
+    let mut available = edge.profile(&caller, &body.user_id).await?.details();
     available.retain(|name, _| body.details_requested.iter().any(|wanted| **wanted == **name));
     Ok(Answered(UserDetails { user_id: body.user_id.to_string(), details: available }))
-}
-
-/// What the record and its `custom_data` hold, by name; the record's own names win. The `auth_code` is not among them: it
-/// is a credential, meant for the client's bot alone.
-pub fn details(profile: &Profile) -> Map<String, Value> {
-    let own = [
-        ("mobile_no", &profile.mobile_no),
-        ("email", &profile.email),
-        ("name", &profile.name),
-        ("language_code", &profile.language_code),
-        ("phone_model", &profile.phone_model),
-        ("os_version", &profile.os_version),
-        ("package_name", &profile.package_name),
-    ];
-    let mut details = profile.custom_data.clone();
-    details.insert("device_platform".to_owned(), Value::from(profile.device_platform.name()));
-    for (name, value) in own {
-        if let Some(value) = value {
-            details.insert(name.to_owned(), Value::from(value.as_str()));
-        }
-    }
-    details
 }
 
 /// Reads a stored profile.
@@ -114,22 +92,5 @@ impl Edge {
         let stored = self.thread(&caller.client, user_id).await?;
         let user = self.store.user(&caller.client, &stored.key.auth_id).await?.ok_or_else(Problem::unknown_user)?;
         read_profile(&user.profile)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn details_are_what_the_record_holds() {
-        let profile: Profile = serde_json::from_value(serde_json::json!({"auth_id": "a", "auth_code": "secret",
-            "email": "kim@example.org", "custom_data": {"plan": "gold", "email": "other"}}))
-        .unwrap();
-        let details = details(&profile);
-        assert_eq!(
-            Value::Object(details),
-            serde_json::json!({"email": "kim@example.org", "plan": "gold", "device_platform": "Webhook"})
-        );
     }
 }

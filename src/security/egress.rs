@@ -1,57 +1,321 @@
-//! The egress guard; the developer of deliveries owns this file, and this is only its surface.
+//! The one way out: every URL that a tenant gives us is fetched through this client and its guard (section 8).
+//!
+//! What shows in a URL is judged by [`check_url`], when it is registered and again when it is used. Where a name leads
+//! is judged at the moment of connecting, in the resolver, so that what was checked is what is connected to. A literal
+//! address never reaches a resolver; it is judged just before sending.
 
-use reqwest::Url;
+use super::address::is_public;
+pub use super::url::{EgressRules, MAX_URL, UrlFault, check_url};
+use bytes::Bytes;
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use reqwest::header::{HeaderMap, RETRY_AFTER};
+use std::error::Error;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Semaphore;
+use url::{Host, Url};
 
-/// Longest URL that is taken, in characters.
-pub const MAX_URL: usize = 2048;
+/// Lookups that may be under way at once: each holds a thread of the runtime's blocking pool until the system's
+/// resolver gives up, and the store needs that pool too.
+const LOOKUPS: usize = 64;
 
-/// What the configuration allows beyond public https (`[egress]`, section 11).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct EgressRules {
-    /// Addresses that are not public, for development.
-    pub allow_private: bool,
-    /// Plain http, for development.
-    pub allow_http: bool,
+/// An idle connection is dropped before the usual servers drop it (the shortest common keep-alive is 5 s): a request
+/// that meets a closing connection fails, and a turn of the IVA is not repeated.
+const KEEP_IDLE: Duration = Duration::from_secs(4);
+
+/// Why there was no answer. Says nothing of the URL, which may carry secrets in its query.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SendFault {
+    /// The URL itself is refused.
+    #[error("the URL {0}")]
+    Url(#[from] UrlFault),
+    /// The delivery's id cannot stand in a header.
+    #[error("the request could not be signed")]
+    Unsignable,
+    /// The name could not be resolved.
+    #[error("the host name could not be resolved")]
+    Unresolvable,
+    /// The address is not a public one.
+    #[error("the address is not public")]
+    NotPublic,
+    /// No connection (refused, unreachable, TLS).
+    #[error("could not connect")]
+    Connect,
+    /// No answer in time.
+    #[error("timed out")]
+    TimedOut,
+    /// The connection broke before an answer came.
+    #[error("the connection broke")]
+    Broken,
 }
-/// What is wrong with a URL, as far as it shows in the URL itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum UrlFault {
-    /// It is too long.
-    #[error("must be at most {MAX_URL} characters long")]
-    TooLong,
-    /// It is not an absolute URL.
-    #[error("must be an absolute URL")]
-    NotAbsolute,
-    /// It has a scheme that is not allowed.
-    #[error("must begin with https://")]
-    Scheme,
-    /// It names no host.
-    #[error("must name a host")]
-    NoHost,
-    /// It carries a user name or a password.
-    #[error("must not carry credentials")]
-    Credentials,
+
+/// What came back.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// The status.
+    pub status: u16,
+    /// `Retry-After`, as it came.
+    pub retry_after: Option<String>,
+    /// The body, if all of it came in time and within the bound.
+    pub body: Option<Bytes>,
 }
 
-/// Judges what shows in a URL itself (section 4, `hooks/register`).
-pub fn check_url(text: &str, rules: EgressRules) -> Result<Url, UrlFault> {
-    if text.chars().count() > MAX_URL {
-        return Err(UrlFault::TooLong);
+/// Why there is no client.
+#[derive(Debug, thiserror::Error)]
+pub enum EgressFault {
+    /// An extra root is not a PEM certificate.
+    #[error("extra root {0} is not a PEM certificate")]
+    Root(usize),
+    /// TLS could not be set up.
+    #[error("TLS cannot be set up: {0}")]
+    Tls(String),
+}
+
+/// The HTTP client behind the guard. Cheap to clone; all clones share their connections.
+#[derive(Debug, Clone)]
+pub struct EgressClient {
+    http: reqwest::Client,
+    rules: EgressRules,
+}
+
+impl EgressClient {
+    /// A client with these rules that trusts the system's roots and these PEM bundles.
+    pub fn new(rules: EgressRules, extra_roots: &[Vec<u8>]) -> Result<Self, EgressFault> {
+        let mut roots = Vec::new();
+        for (index, pem) in extra_roots.iter().enumerate() {
+            let bundle = reqwest::Certificate::from_pem_bundle(pem).map_err(|_| EgressFault::Root(index))?;
+            if bundle.is_empty() {
+                return Err(EgressFault::Root(index));
+            }
+            roots.extend(bundle);
+        }
+        let http = reqwest::Client::builder()
+            .user_agent(concat!("tract/", env!("CARGO_PKG_VERSION")))
+            .redirect(reqwest::redirect::Policy::none())
+            .no_proxy()
+            .referer(false)
+            .https_only(!rules.allow_http)
+            .pool_idle_timeout(KEEP_IDLE)
+            .tls_certs_merge(roots)
+            .dns_resolver(GuardedResolver { rules, lookups: Arc::new(Semaphore::new(LOOKUPS)) })
+            .build()
+            .map_err(|e| EgressFault::Tls(chain(&e)))?;
+        Ok(Self { http, rules })
     }
-    let url = Url::parse(text).map_err(|fault| match fault {
-        _ if text == "https://" => UrlFault::NoHost,
-        _ => UrlFault::NotAbsolute,
-    })?;
-    match url.scheme() {
-        "https" => {}
-        "http" if rules.allow_http => {}
-        _ => return Err(UrlFault::Scheme),
+
+    /// The rules that it keeps to.
+    pub fn rules(&self) -> EgressRules {
+        self.rules
     }
-    if !url.has_host() || url.host_str().is_none_or(str::is_empty) {
-        return Err(UrlFault::NoHost);
+
+    /// Posts a body, and reads at most `max_answer` bytes of what comes back. All of it takes at most `timeout`; an
+    /// answer whose status came in time counts, whatever becomes of its body.
+    pub async fn post(
+        &self,
+        url: &str,
+        headers: HeaderMap,
+        body: Bytes,
+        timeout: Duration,
+        max_answer: usize,
+    ) -> Result<Answer, SendFault> {
+        let url = check_url(url, self.rules)?;
+        if !self.rules.allow_private && literal(&url).is_some_and(|address| !is_public(address)) {
+            return Err(SendFault::NotPublic);
+        }
+        let sent = self.http.post(url).headers(headers).body(body).timeout(timeout).send().await;
+        let mut response = sent.map_err(|e| classify(&e))?;
+        let retry_after = response.headers().get(RETRY_AFTER).and_then(|v| v.to_str().ok()).map(str::to_owned);
+        let status = response.status().as_u16();
+        Ok(Answer { status, retry_after, body: read(&mut response, max_answer).await })
     }
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err(UrlFault::Credentials);
+}
+
+async fn read(response: &mut reqwest::Response, most: usize) -> Option<Bytes> {
+    if response.content_length().is_some_and(|n| n > most as u64) {
+        return None;
     }
-    Ok(url)
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.ok()? {
+        if body.len() + chunk.len() > most {
+            return None;
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Some(body.into())
+}
+
+fn literal(url: &Url) -> Option<IpAddr> {
+    match url.host()? {
+        Host::Ipv4(v4) => Some(v4.into()),
+        Host::Ipv6(v6) => Some(v6.into()),
+        Host::Domain(_) => None,
+    }
+}
+
+fn classify(error: &reqwest::Error) -> SendFault {
+    let mut source = error.source();
+    while let Some(cause) = source {
+        if let Some(fault) = cause.downcast_ref::<SendFault>() {
+            return fault.clone();
+        }
+        source = cause.source();
+    }
+    match error {
+        e if e.is_timeout() => SendFault::TimedOut,
+        e if e.is_connect() => SendFault::Connect,
+        _ => SendFault::Broken,
+    }
+}
+
+/// An error with its causes, for the operator at start-up.
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+/// Resolves with the system's resolver and lets through only addresses that may be connected to.
+struct GuardedResolver {
+    rules: EgressRules,
+    lookups: Arc<Semaphore>,
+}
+
+impl Resolve for GuardedResolver {
+    fn resolve(&self, name: Name) -> Resolving {
+        let (rules, lookups) = (self.rules, Arc::clone(&self.lookups));
+        Box::pin(async move {
+            let permit = lookups.acquire_owned().await.map_err(|_| SendFault::Unresolvable)?;
+            let looked_up = tokio::task::spawn_blocking(move || {
+                let found = (name.as_str(), 0).to_socket_addrs().map(Vec::from_iter);
+                drop(permit);
+                found
+            });
+            let found = looked_up.await.map_err(|_| SendFault::Unresolvable)?.map_err(|_| SendFault::Unresolvable)?;
+            Ok(Box::new(permitted(found, rules)?.into_iter()) as Addrs)
+        })
+    }
+}
+
+fn permitted(found: Vec<SocketAddr>, rules: EgressRules) -> Result<Vec<SocketAddr>, SendFault> {
+    if found.is_empty() {
+        return Err(SendFault::Unresolvable);
+    }
+    let allowed: Vec<_> = found.into_iter().filter(|a| rules.allow_private || is_public(a.ip())).collect();
+    if allowed.is_empty() { Err(SendFault::NotPublic) } else { Ok(allowed) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::{Router, http::StatusCode, routing::post};
+
+    const STRICT: EgressRules = EgressRules { allow_private: false, allow_http: false };
+    const HTTP: EgressRules = EgressRules { allow_private: false, allow_http: true };
+    const OPEN: EgressRules = EgressRules { allow_private: true, allow_http: true };
+
+    #[test]
+    fn a_url_is_judged_by_what_shows_in_it() {
+        let long = format!("https://a.example/{}", "x".repeat(MAX_URL));
+        for (text, fault) in [
+            ("", UrlFault::NotAbsolute),
+            ("/path", UrlFault::NotAbsolute),
+            ("a.example/path", UrlFault::NotAbsolute),
+            ("http://a.example/", UrlFault::Scheme),
+            ("ftp://a.example/", UrlFault::Scheme),
+            ("file:///etc/passwd", UrlFault::Scheme),
+            ("data:text/plain,x", UrlFault::NotAbsolute),
+            ("https:a.example", UrlFault::NotAbsolute),
+            ("https:\\\\a.example", UrlFault::NotAbsolute),
+            ("https://a.exam\tple/", UrlFault::NotAbsolute),
+            ("https://a.example:99999/", UrlFault::NotAbsolute),
+            ("https://", UrlFault::NoHost),
+            ("https:///path", UrlFault::NoHost),
+            ("https://:443/", UrlFault::NoHost),
+            ("https://@a.example/", UrlFault::Credentials),
+            ("https://user@a.example/", UrlFault::Credentials),
+            ("https://:secret@a.example/", UrlFault::Credentials),
+            (&long, UrlFault::TooLong),
+        ] {
+            assert_eq!(check_url(text, STRICT), Err(fault), "{text:.60}");
+        }
+        assert!(check_url("HTTPS://A.example:8443/hook?k=v", STRICT).is_ok());
+        assert!(check_url("http://a.example/", HTTP).is_ok());
+        assert_eq!(check_url("http://u@a.example/", OPEN), Err(UrlFault::Credentials));
+    }
+
+    #[test]
+    fn a_name_that_leads_to_several_addresses_is_connected_to_at_public_ones_only() {
+        let at = |text: &str| text.parse::<SocketAddr>().unwrap();
+        let found = vec![at("127.0.0.1:0"), at("8.8.8.8:0"), at("[::1]:0"), at("[::ffff:10.0.0.1]:0")];
+        assert_eq!(permitted(found, STRICT), Ok(vec![at("8.8.8.8:0")]));
+        assert_eq!(permitted(vec![at("10.0.0.1:0")], STRICT), Err(SendFault::NotPublic));
+        assert_eq!(permitted(vec![at("10.0.0.1:0")], OPEN), Ok(vec![at("10.0.0.1:0")]));
+        assert_eq!(permitted(vec![], OPEN), Err(SendFault::Unresolvable));
+    }
+
+    async fn serve(app: Router) -> SocketAddr {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move { axum::serve(listener, app).await });
+        address
+    }
+
+    async fn fetch(rules: EgressRules, url: &str, timeout_ms: u64) -> Result<Answer, SendFault> {
+        let client = EgressClient::new(rules, &[]).unwrap();
+        client.post(url, HeaderMap::new(), Bytes::new(), Duration::from_millis(timeout_ms), 16).await
+    }
+
+    #[tokio::test]
+    async fn private_places_are_not_connected_to() {
+        let hits = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let seen = Arc::clone(&hits);
+        let count = move || {
+            seen.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            std::future::ready("hit")
+        };
+        let port = serve(Router::new().route("/", post(count))).await.port();
+        // Every spelling of the same place: names, literals, and forms that only a URL parser recognises.
+        for host in
+            ["localhost", "127.0.0.1", "127.1", "2130706433", "0x7f.1", "0.0.0.0", "[::1]", "[::ffff:127.0.0.1]"]
+        {
+            let answer = fetch(HTTP, &format!("http://{host}:{port}/"), 5_000).await;
+            assert_eq!(answer.unwrap_err(), SendFault::NotPublic, "{host}");
+        }
+        assert_eq!(hits.load(std::sync::atomic::Ordering::SeqCst), 0);
+        assert_eq!(fetch(OPEN, &format!("http://localhost:{port}/"), 5_000).await.unwrap().status, 200);
+    }
+
+    #[tokio::test]
+    async fn redirects_are_answers_and_bodies_are_bounded() {
+        let app = Router::new()
+            .route("/moved", post(|| async { (StatusCode::FOUND, [("location", "/ok")]) }))
+            .route("/ok", post(|| async { "fine" }))
+            .route("/busy", post(|| async { (StatusCode::SERVICE_UNAVAILABLE, [("retry-after", "7")]) }))
+            .route("/large", post(|| async { "x".repeat(17) }));
+        let base = format!("http://{}", serve(app).await);
+        let get = |path: &'static str| fetch(OPEN, Box::leak(format!("{base}{path}").into_boxed_str()), 5_000);
+        assert_eq!(get("/moved").await.unwrap().status, 302);
+        assert_eq!(get("/ok").await.unwrap().body.as_deref(), Some(&b"fine"[..]));
+        let large = get("/large").await.unwrap();
+        assert_eq!((large.status, large.body), (200, None));
+        assert_eq!(get("/busy").await.unwrap().retry_after.as_deref(), Some("7"));
+    }
+
+    #[tokio::test]
+    async fn faults_are_told_apart() {
+        let app = Router::new().route("/never", post(|| async { std::future::pending::<()>().await }));
+        let base = format!("http://{}", serve(app).await);
+        assert_eq!(fetch(OPEN, &format!("{base}/never"), 50).await.unwrap_err(), SendFault::TimedOut);
+        let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        assert_eq!(fetch(OPEN, &format!("http://{closed}/"), 5_000).await.unwrap_err(), SendFault::Connect);
+        assert_eq!(fetch(OPEN, "http://no-such.invalid/", 5_000).await.unwrap_err(), SendFault::Unresolvable);
+        let plain = fetch(STRICT, &format!("{base}/never"), 50).await.unwrap_err();
+        assert_eq!(plain, SendFault::Url(UrlFault::Scheme));
+    }
 }

@@ -1,4 +1,6 @@
-//! Who may call, and where we may call.
+//! What keeps strangers out, and the router from being used against its own network.
 
+pub mod address;
 pub mod egress;
 pub mod tokens;
+pub mod url;

@@ -1,11 +1,22 @@
 //! Who the tenants are: ECTs, clients with their businesses and IVA, hooks and their secrets.
 //!
-//! All of it is documents in the store, held in memory by everyone as one immutable [`Directory`].
+//! All of it is documents in the store, held in memory by everyone as one immutable [`Directory`]. It changes one way
+//! only: decide on the present directory, commit the documents in one step, then show the new directory.
 
+pub mod certificate;
 pub mod declaration;
 pub mod directory;
+pub mod host;
+pub mod keeper;
 pub mod model;
+mod plan;
+mod policy;
+pub mod secrets;
 
 pub use declaration::{Declaration, Made};
-pub use directory::{Directory, Tenancy, TenancyError};
+pub use directory::Directory;
+pub use keeper::{Tenancy, TenancyError};
 pub use model::{Business, Certificate, ChannelWebhook, Client, Ect, Hook, Iva, PassScope, ReceiveScope, Secret};
+
+#[cfg(test)]
+mod tests;

@@ -206,10 +206,28 @@ pub struct Hook {
     pub registered_at: Timestamp,
 }
 
+impl Client {
+    /// A business of this client.
+    pub fn business(&self, id: BusinessId) -> Option<&Business> {
+        self.businesses.iter().find(|b| b.business_id == id)
+    }
+}
+
+/// Bytes as lower-case hex.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    use fmt::Write;
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
 fn yes() -> bool {
     true
 }
-fn bot_break_message() -> String {
+/// The default of [`Client::bot_break_message`].
+pub(crate) fn bot_break_message() -> String {
     "Sorry, I did not get that.".to_owned()
 }
 fn handoff_timeout_ms() -> u64 {

@@ -1,1 +1,3 @@
-//! x
+//! The integration tests: one binary, a file for each resource of the contract.
+
+mod demo;

@@ -70,8 +70,8 @@ pub enum Command {
     SendToAgent {
         /// How long to wait, in milliseconds.
         countdown_ms: u64,
-        /// The team to name, if any.
-        team_name: Option<String>,
+        /// What the caller adds, such as the team to name; an object.
+        metadata: Option<Json>,
     },
 }
 

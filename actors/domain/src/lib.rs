@@ -9,8 +9,10 @@
 //! 4. Commit the transition (new state, entries, effects) in one atomic step, and only then act on its effects.
 //! 5. [`Thread::next_deadline`] says when to call [`Thread::settle`] again.
 
+mod change;
 pub mod command;
 pub mod control;
+mod decide;
 pub mod effect;
 pub mod entry;
 pub mod hsl;

@@ -1,8 +1,8 @@
 //! The aggregate: one customer at one business of one client.
 
 use crate::{
-    Cause, Command, Effect, Entry, Json, Phase, Policy, ReceiverId, Refusal, State, Timestamp, control::Control,
-    entry::ControlAction,
+    Cause, Command, Effect, Entry, Json, Phase, Policy, ReceiverId, Refusal, State, Timestamp, change::Change,
+    control::Control, decide, entry::ControlAction,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
@@ -30,6 +30,12 @@ pub struct Thread {
     pub(crate) last_entry_at: Timestamp,
     /// The last message either way.
     pub(crate) last_message_at: Timestamp,
+    /// The last message's sequence.
+    #[serde(default)]
+    pub(crate) last_message: u64,
+    /// The sequence before the present conversation's first entry.
+    #[serde(default)]
+    pub(crate) opened_after: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) details: Option<ConversationDetails>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -56,11 +62,9 @@ pub struct ConversationDetails {
 pub struct Countdown {
     /// When it happens.
     pub at: Timestamp,
-    /// In which conversation.
-    pub conversation: u64,
-    /// The team to name.
+    /// What the caller added, an object.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub team_name: Option<String>,
+    pub metadata: Option<Json>,
 }
 
 /// What a receiver has held.
@@ -197,8 +201,25 @@ impl Thread {
     }
     /// What is due when.
     pub fn deadlines(&self, policy: &Policy) -> Vec<(DeadlineKind, Timestamp)> {
-        let _ = policy;
-        Vec::new()
+        let mut due = Vec::new();
+        if let Some(handoff) = &self.control.handoff {
+            due.push((DeadlineKind::Handoff, handoff.deadline));
+        }
+        if let Some(offer) = &self.control.offer {
+            due.push((DeadlineKind::Offer, offer.deadline));
+        }
+        if let Some(request) = &self.control.request {
+            due.push((DeadlineKind::Request, request.deadline));
+        }
+        if let Some(countdown) = &self.countdown {
+            due.push((DeadlineKind::Countdown, countdown.at));
+        }
+        if let Phase::Bot { since } | Phase::Waiting { since, .. } = self.phase
+            && policy.idle_timeout_ms > 0
+        {
+            due.push((DeadlineKind::Idle, since.max(self.last_message_at).plus(policy.idle_timeout_ms)));
+        }
+        due
     }
     /// When to settle next.
     pub fn next_deadline(&self, policy: &Policy) -> Option<Timestamp> {
@@ -206,20 +227,65 @@ impl Thread {
     }
 }
 
+/// The version of the stored form that this code writes.
+const FORMAT: u16 = 1;
+
 impl Thread {
     /// A new thread: state none, epoch 1, the default receiver active.
     pub fn open(policy: &Policy) -> Self {
-        let _ = policy;
-        unreachable!()
+        Self {
+            format: FORMAT,
+            sequence: 0,
+            conversation: 0,
+            control: Control {
+                active: policy.default_receiver.clone(),
+                epoch: 1,
+                offer: None,
+                request: None,
+                handoff: None,
+            },
+            phase: Phase::None,
+            last_entry_at: Timestamp::default(),
+            last_message_at: Timestamp::default(),
+            last_message: 0,
+            opened_after: 0,
+            details: None,
+            countdown: None,
+            held: BTreeMap::new(),
+            history: VecDeque::new(),
+        }
     }
     /// Carries out what time or configuration made due, if anything is.
     pub fn settle(&self, ctx: Context<'_>) -> Option<Transition> {
-        let _ = ctx;
-        None
+        decide::due::settle(Change::of(self, ctx))
     }
-    /// Decides a command. The thread must be settled.
+    /// Decides a command. The thread must be settled: what time has ended is no longer there to be acted on.
     pub fn decide(&self, command: &Command, ctx: Context<'_>) -> Result<Transition, Refusal> {
-        let _ = (command, ctx);
-        unreachable!()
+        let change = Change::of(self, ctx);
+        match command {
+            Command::Ceu { body, metadata } => Ok(decide::ceu::message(change, body, metadata.as_ref())),
+            Command::Send { by, sender, body, metadata, agent, control_epoch } => decide::send::message(
+                change,
+                decide::send::Outgoing {
+                    by,
+                    sender: *sender,
+                    body,
+                    metadata: metadata.as_ref(),
+                    agent: agent.as_ref(),
+                },
+                *control_epoch,
+            ),
+            Command::Event { by, event, agent, metadata } => {
+                decide::event::report(change, by, *event, agent.as_ref(), metadata.as_ref())
+            }
+            Command::Control(request) => decide::control::operate(change, request),
+            Command::HandoffAnswered { by, epoch } => Ok(decide::handoff::answered(change, by, *epoch)),
+            Command::IvaAnswered { turn, answer } => Ok(decide::iva::answered(change, *turn, answer)),
+            Command::IvaDeferred { .. } => Ok(change.done(Reply::Done)),
+            Command::IvaBroke { turn, reason } => Ok(decide::iva::broke(change, *turn, reason)),
+            Command::SendToAgent { countdown_ms, metadata } => {
+                decide::handoff::count_down(change, *countdown_ms, metadata.as_ref())
+            }
+        }
     }
 }

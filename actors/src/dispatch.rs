@@ -1,0 +1,197 @@
+//! Between the store and the couriers: every delivery that is committed finds its endpoint's courier.
+
+use crate::{
+    courier::{Courier, CourierSettings, Wake},
+    ports::{Delivery, Endpoint, OutboxSink, OutboxUpdate, StoreError},
+    router::Router,
+    shell::{ShellSettings, World},
+};
+use actix::{Addr, ArbiterHandle};
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+use tokio::sync::mpsc;
+
+/// Deliveries that wait for their courier to look. Past it the courier reads the store instead.
+const INBOX: usize = 1024;
+
+/// Outcomes on their way to the store; past it, attempts wait.
+const UPDATES: usize = 4096;
+
+/// Outcomes that go to the store in one step.
+const UPDATE_BATCH: usize = 512;
+
+/// How long to wait when the store does not take outcomes.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// What has been committed for one endpoint since its courier last looked.
+#[derive(Debug, Default)]
+pub(crate) struct Inbox {
+    letters: Mutex<Letters>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Letters {
+    pub(crate) deliveries: VecDeque<Delivery>,
+    /// Some did not fit: they are in the store only.
+    pub(crate) missed: bool,
+    /// The courier knows that there is something.
+    woken: bool,
+}
+
+impl Inbox {
+    fn letters(&self) -> MutexGuard<'_, Letters> {
+        self.letters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+    /// True if the courier has to be woken.
+    fn put(&self, delivery: Delivery) -> bool {
+        let mut letters = self.letters();
+        if letters.deliveries.len() < INBOX && !letters.missed {
+            letters.deliveries.push_back(delivery);
+        } else {
+            letters.missed = true;
+        }
+        !std::mem::replace(&mut letters.woken, true)
+    }
+    /// Everything that is there, and whether some was missed.
+    pub(crate) fn take(&self) -> (VecDeque<Delivery>, bool) {
+        let mut letters = self.letters();
+        letters.woken = false;
+        let missed = std::mem::take(&mut letters.missed);
+        (std::mem::take(&mut letters.deliveries), missed)
+    }
+}
+
+struct Post {
+    inbox: Arc<Inbox>,
+    courier: Addr<Courier>,
+}
+
+/// See the module.
+pub(crate) struct Dispatch {
+    world: World,
+    router: Router,
+    arbiters: Vec<ArbiterHandle>,
+    next: AtomicUsize,
+    settings: CourierSettings,
+    posts: Mutex<HashMap<Endpoint, Post>>,
+    /// None once the router stops.
+    updates: Mutex<Option<mpsc::Sender<OutboxUpdate>>>,
+    writer: Mutex<Option<tokio::task::JoinHandle<()>>>,
+}
+
+impl Dispatch {
+    pub(crate) fn new(
+        world: World,
+        router: Router,
+        arbiters: Vec<ArbiterHandle>,
+        settings: &ShellSettings,
+    ) -> Arc<Self> {
+        let (updates, outcomes) = mpsc::channel(UPDATES);
+        let writer = world.network.spawn(write_outcomes(world.clone(), outcomes));
+        let settings = CourierSettings { attempts: settings.attempts_per_endpoint, window: settings.courier_window };
+        let (posts, next) = (Mutex::default(), AtomicUsize::new(0));
+        let (updates, writer) = (Mutex::new(Some(updates)), Mutex::new(Some(writer)));
+        Arc::new(Self { world, router, arbiters, next, settings, posts, updates, writer })
+    }
+
+    fn posts(&self) -> MutexGuard<'_, HashMap<Endpoint, Post>> {
+        self.posts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn start(&self, endpoint: &Endpoint, inbox: &Arc<Inbox>) -> Option<Addr<Courier>> {
+        let updates = self.updates.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
+        let turn = self.next.fetch_add(1, Ordering::Relaxed) % self.arbiters.len();
+        Some(Courier::begin(
+            &self.arbiters[turn],
+            endpoint.clone(),
+            Arc::clone(inbox),
+            self.world.clone(),
+            self.router.clone(),
+            updates,
+            self.settings,
+        ))
+    }
+
+    /// Finds or starts an endpoint's courier; not any more once the router stops.
+    fn post(&self, endpoint: &Endpoint, with: impl FnOnce(&Post)) {
+        let mut posts = self.posts();
+        if let Some(post) = posts.get(endpoint).filter(|post| post.courier.connected()) {
+            return with(post);
+        }
+        let inbox = posts.get(endpoint).map_or_else(Arc::default, |post| Arc::clone(&post.inbox));
+        if let Some(courier) = self.start(endpoint, &inbox) {
+            with(posts.entry(endpoint.clone()).insert_entry(Post { inbox, courier }).get());
+        }
+    }
+
+    /// Has an endpoint's courier look at its backlog.
+    pub(crate) fn wake(&self, endpoint: &Endpoint) {
+        self.post(endpoint, |post| post.courier.do_send(Wake));
+    }
+
+    /// Starts couriers afresh that have died.
+    pub(crate) fn revive(&self) {
+        let dead: Vec<Endpoint> = {
+            let posts = self.posts();
+            posts.iter().filter(|(_, post)| !post.courier.connected()).map(|(endpoint, _)| endpoint.clone()).collect()
+        };
+        for endpoint in dead {
+            tracing::error!(?endpoint, "a courier failed and is started afresh");
+            self.wake(&endpoint);
+        }
+    }
+
+    /// Ends the couriers, lets attempts under way end, and writes what came of them.
+    pub(crate) async fn close(&self, within: Duration) {
+        // The writer ends with the last sender: this one, the couriers' and those of attempts under way.
+        drop(self.updates.lock().unwrap_or_else(PoisonError::into_inner).take());
+        for (_, post) in self.posts().drain() {
+            post.courier.do_send(crate::courier::End);
+        }
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(writer) = writer
+            && tokio::time::timeout(within, writer).await.is_err()
+        {
+            tracing::warn!("stopping although attempts at deliveries are under way; they are made again");
+        }
+    }
+}
+
+impl OutboxSink for Dispatch {
+    fn enqueued(&self, deliveries: Vec<Delivery>) {
+        for delivery in deliveries {
+            let endpoint = delivery.endpoint.clone();
+            self.post(&endpoint, |post| {
+                if post.inbox.put(delivery) {
+                    post.courier.do_send(Wake);
+                }
+            });
+        }
+    }
+}
+
+/// Writes what became of deliveries, many at a time. An outcome that is lost with the process costs a duplicate.
+async fn write_outcomes(world: World, mut outcomes: mpsc::Receiver<OutboxUpdate>) {
+    let mut batch = Vec::with_capacity(UPDATE_BATCH);
+    while outcomes.recv_many(&mut batch, UPDATE_BATCH).await > 0 {
+        let mut told = false;
+        loop {
+            match world.store.update_outbox(batch.clone()).await {
+                Ok(()) => break,
+                Err(error @ (StoreError::Unavailable(_) | StoreError::OutcomeUnknown | StoreError::Corrupt(_))) => {
+                    if !std::mem::replace(&mut told, true) {
+                        tracing::error!(%error, "outcomes of deliveries could not be written; trying again");
+                    }
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        }
+        batch.clear();
+    }
+}

@@ -1,0 +1,125 @@
+//! Starting and stopping everything in here.
+
+use crate::{
+    dispatch::Dispatch,
+    ports::{Clock, Deliverer, Endpoint, OutboxSink, Store, StoreError, Tenants},
+    registry::Registry,
+    router::Router,
+    timekeeper::Timekeeper,
+};
+use actix::{Addr, Arbiter, ArbiterHandle};
+use std::{sync::Arc, time::Duration};
+use tokio::runtime::Handle;
+
+/// What the shell needs of the world.
+#[derive(Clone)]
+pub struct World {
+    /// What is durable.
+    pub store: Arc<dyn Store>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// The tenants' configuration.
+    pub tenants: Arc<dyn Tenants>,
+    /// What makes attempts at deliveries.
+    pub deliverer: Arc<dyn Deliverer>,
+    /// Where network I/O runs: a connection made on an arbiter would be bound to its thread.
+    pub network: Handle,
+}
+
+/// The bounds of the shell, each with its reason.
+#[derive(Debug, Clone)]
+pub struct ShellSettings {
+    /// Threads for actors; one for each core, since actors never block.
+    pub arbiters: usize,
+    /// Commands in flight; past it callers are refused, so that a flood costs them, not memory.
+    pub in_flight: usize,
+    /// Conversation actors in memory; past it the least recently used leave.
+    pub live_actors: usize,
+    /// A conversation actor that nobody asked anything for so long leaves memory, in milliseconds.
+    pub passivate_after_ms: u64,
+    /// Attempts in flight for each endpoint: enough to be fast, too few to hurt an endpoint.
+    pub attempts_per_endpoint: usize,
+    /// Deliveries that a courier holds in memory; the rest of its backlog stays in the store.
+    pub courier_window: usize,
+}
+
+impl Default for ShellSettings {
+    fn default() -> Self {
+        Self {
+            arbiters: std::thread::available_parallelism().map_or(2, usize::from),
+            in_flight: 4096,
+            live_actors: 100_000,
+            passivate_after_ms: 5 * 60 * 1000,
+            attempts_per_endpoint: 32,
+            courier_window: 1024,
+        }
+    }
+}
+
+/// Everything in here, running.
+pub struct Shell {
+    router: Router,
+    dispatch: Arc<Dispatch>,
+    timekeeper: Addr<Timekeeper>,
+    arbiters: Vec<Arbiter>,
+    watch: tokio::task::JoinHandle<()>,
+}
+
+/// How often dead couriers are looked for. A courier dies only by a bug; its backlog is safe in the store.
+const WATCH: Duration = Duration::from_secs(5);
+
+impl Shell {
+    /// Starts the arbiters and their actors. Must be called inside an actix `System`.
+    pub async fn start(world: World, settings: ShellSettings) -> Result<Self, StoreError> {
+        let arbiters: Vec<Arbiter> = (0..settings.arbiters.max(1)).map(|_| Arbiter::new()).collect();
+        let handles: Vec<ArbiterHandle> = arbiters.iter().map(Arbiter::handle).collect();
+        let timekeeper = Timekeeper::begin(&handles[0], &world);
+        let registries = handles
+            .iter()
+            .map(|handle| Registry::begin(handle, world.clone(), &settings, handles.len(), timekeeper.clone()))
+            .collect();
+        let router = Router::new(registries, settings.in_flight);
+        timekeeper.do_send(crate::timekeeper::Begin(router.clone()));
+
+        let dispatch = Dispatch::new(world.clone(), router.clone(), handles, &settings);
+        world.store.subscribe(Arc::clone(&dispatch) as Arc<dyn OutboxSink>);
+        // After subscribing, so that nothing falls between what is stored and what is told.
+        for endpoint in world.store.backlog().await? {
+            dispatch.wake(&endpoint);
+        }
+        let watched = Arc::clone(&dispatch);
+        let watch = world.network.spawn(async move {
+            loop {
+                tokio::time::sleep(WATCH).await;
+                watched.revive();
+            }
+        });
+        Ok(Self { router, dispatch, timekeeper, arbiters, watch })
+    }
+
+    /// The handle to all conversations.
+    pub fn router(&self) -> Router {
+        self.router.clone()
+    }
+
+    /// Wakes an endpoint's courier, when its configuration has changed.
+    pub fn wake(&self, endpoint: &Endpoint) {
+        self.dispatch.wake(endpoint);
+    }
+
+    /// Stops taking commands, waits for those in flight, and ends the actors. What is not delivered stays in the store.
+    pub async fn stop(self, within: Duration) {
+        self.router.close(within).await;
+        self.watch.abort();
+        self.timekeeper.do_send(crate::timekeeper::End);
+        self.dispatch.close(within).await;
+        for arbiter in &self.arbiters {
+            arbiter.stop();
+        }
+        for arbiter in self.arbiters {
+            // An arbiter that does not end is left behind; the process is about to exit.
+            let joined = tokio::task::spawn_blocking(move || arbiter.join());
+            let _ = tokio::time::timeout(within, joined).await;
+        }
+    }
+}

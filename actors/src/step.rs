@@ -1,0 +1,365 @@
+//! One job on one thread: load → settle → decide → commit → answer. Never an effect before the commit.
+
+use crate::{
+    ports::{
+        Commit, Committed, DeadlineChange, Endpoint, Kept, KeptAnswer, NewDelivery, StoreError, Tenants, ThreadKey,
+        TurnEnd, What,
+    },
+    router::{Answer, Failure, Job, Stage},
+    shell::World,
+    timekeeper::{Nudge, Timekeeper},
+};
+use actix::Addr;
+use std::{sync::Arc, time::Instant};
+use tract_domain::{Command, Context, Effect, Fact, Json, Reply, Thread, Timestamp, Topic, Transition, Turn, UserId};
+use uuid::Uuid;
+
+/// How often a job decides again when somebody else commits in between. On one node nobody does.
+const TRIES: usize = 16;
+
+/// How often the store is asked again whether a commit of unknown outcome is in.
+const ASKS: usize = 3;
+
+/// A thread as committed last.
+#[derive(Debug, Clone)]
+pub(crate) struct Loaded {
+    key: Arc<ThreadKey>,
+    version: u64,
+    thread: Arc<Thread>,
+    deadline: Option<Timestamp>,
+}
+
+/// Why a try did not end in an answer.
+enum Fault {
+    /// Somebody else committed: load, decide again.
+    Conflict,
+    Failure(Failure),
+}
+
+impl From<Failure> for Fault {
+    fn from(failure: Failure) -> Self {
+        Self::Failure(failure)
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Unavailable(why) | StoreError::Corrupt(why) => {
+                tracing::error!(error = %why, "the store failed");
+                Self::Unavailable("the store is unavailable".to_owned())
+            }
+            StoreError::OutcomeUnknown => Self::OutcomeUnknown,
+        }
+    }
+}
+
+/// What a try works with.
+struct Try<'a> {
+    world: &'a World,
+    timekeeper: &'a Addr<Timekeeper>,
+    user_id: &'a UserId,
+    job: &'a Job,
+    stage: &'a Stage,
+}
+
+/// Runs a job; gives back the thread as committed last, unless there is doubt about it.
+pub(crate) async fn run(
+    world: &World,
+    timekeeper: &Addr<Timekeeper>,
+    user_id: &UserId,
+    mut loaded: Option<Loaded>,
+    job: &Job,
+    stage: &Stage,
+) -> (Option<Loaded>, Result<Answer, Failure>) {
+    let attempt = Try { world, timekeeper, user_id, job, stage };
+    for _ in 0..TRIES {
+        let mut current = match loaded.take() {
+            Some(loaded) => loaded,
+            None => match attempt.load().await {
+                Ok(loaded) => loaded,
+                Err(failure) => return (None, Err(failure)),
+            },
+        };
+        let version = current.version;
+        match attempt.decide(&mut current).await {
+            Ok(answer) => return (Some(current), Ok(answer)),
+            Err(Fault::Failure(Failure::OutcomeUnknown)) => return (None, Err(Failure::OutcomeUnknown)),
+            Err(Fault::Failure(failure)) => return (Some(current), Err(failure)),
+            Err(Fault::Conflict) => metrics::counter!("tract_commit_conflicts_total").increment(1),
+        }
+        // A turn that conflicts although nobody committed was settled before: its answer is in.
+        if matches!(job, Job::EndTurn { .. })
+            && let Ok(fresh) = attempt.load().await
+        {
+            if fresh.version == version {
+                let at = world.clock.now();
+                return (Some(fresh), Ok(Answer { reply: Reply::Done, message_ids: Vec::new(), at, replayed: true }));
+            }
+            loaded = Some(fresh);
+        }
+    }
+    (None, Err(Failure::Unavailable("too many writers on this thread".to_owned())))
+}
+
+impl Try<'_> {
+    async fn load(&self) -> Result<Loaded, Failure> {
+        let stored = self.world.store.thread(self.user_id).await.map_err(read_failure)?.ok_or(Failure::UnknownUser)?;
+        Ok(Loaded {
+            key: Arc::new(stored.key),
+            version: stored.version,
+            thread: Arc::new(stored.thread),
+            deadline: stored.deadline,
+        })
+    }
+
+    async fn decide(&self, loaded: &mut Loaded) -> Result<Answer, Fault> {
+        if let Job::Ask { client, .. } = self.job
+            && *client != loaded.key.client
+        {
+            return Err(Failure::UnknownUser.into());
+        }
+        if let Some(answer) = self.kept().await? {
+            return Ok(answer);
+        }
+        let Some(policy) = self.world.tenants.policy(&loaded.key.client, loaded.key.business) else {
+            return self.without_policy(loaded).await;
+        };
+        let ctx = Context { now: self.world.clock.now(), policy: &policy };
+        if let Some(settled) = loaded.thread.settle(ctx) {
+            self.commit(loaded, settled, ctx, Extra::default()).await?;
+        }
+        let (command, extra) = match self.job {
+            Job::Ask { command, idempotency, .. } => {
+                (command.clone(), Extra { idempotency: *idempotency, ..Extra::default() })
+            }
+            Job::HandoffAnswered { by, epoch } => {
+                (Command::HandoffAnswered { by: by.clone(), epoch: *epoch }, Extra::default())
+            }
+            Job::EndTurn { delivery, end } => {
+                let (command, user_details) = self.turn(delivery, end).await?;
+                let settles = Some((delivery.endpoint.clone(), delivery.id));
+                (command, Extra { settles, user_details, idempotency: None })
+            }
+            Job::Settle | Job::Panic => return self.rest(loaded, ctx).await,
+        };
+        let transition = loaded.thread.decide(&command, ctx).map_err(Failure::Refused)?;
+        let nothing = transition.entries.is_empty() && transition.thread == *loaded.thread;
+        if nothing && extra == Extra::default() {
+            return Ok(Answer { reply: transition.reply, message_ids: Vec::new(), at: ctx.now, replayed: false });
+        }
+        self.commit(loaded, transition, ctx, extra).await
+    }
+
+    /// The first answer, if the caller's key has been used.
+    async fn kept(&self) -> Result<Option<Answer>, Failure> {
+        let Job::Ask { idempotency: Some(key), .. } = self.job else { return Ok(None) };
+        let kept = self.world.store.kept(&key.key, self.world.clock.now()).await.map_err(read_failure)?;
+        match kept {
+            None => Ok(None),
+            Some(Kept { request, answer: KeptAnswer::Thread { reply, message_ids, at } }) if request == key.request => {
+                Ok(Some(Answer { reply, message_ids, at, replayed: true }))
+            }
+            Some(_) => Err(Failure::KeyReused),
+        }
+    }
+
+    /// The client or business is gone. Its turns have no one to answer to; its timers have nothing to do.
+    async fn without_policy(&self, loaded: &mut Loaded) -> Result<Answer, Fault> {
+        let now = self.world.clock.now();
+        match self.job {
+            Job::Ask { .. } => Err(Failure::UnknownUser.into()),
+            Job::Settle | Job::Panic | Job::HandoffAnswered { .. } | Job::EndTurn { .. } => {
+                let settles = match self.job {
+                    Job::EndTurn { delivery, .. } => Some((delivery.endpoint.clone(), delivery.id)),
+                    _ => None,
+                };
+                let unchanged = Transition {
+                    thread: Thread::clone(&loaded.thread),
+                    entries: Vec::new(),
+                    effects: Vec::new(),
+                    reply: Reply::Done,
+                };
+                let mut commit = self.step(loaded, unchanged, now);
+                commit.settles = settles;
+                commit.deadline = DeadlineChange::Set(None);
+                self.write(loaded, commit, Reply::Done).await
+            }
+        }
+    }
+
+    /// A timer fired and everything due is carried out; a timer that fired early is set to its right time.
+    async fn rest(&self, loaded: &mut Loaded, ctx: Context<'_>) -> Result<Answer, Fault> {
+        if loaded.deadline.is_none_or(|at| at > ctx.now) {
+            return Ok(Answer { reply: Reply::Done, message_ids: Vec::new(), at: ctx.now, replayed: false });
+        }
+        let unchanged = Transition {
+            thread: Thread::clone(&loaded.thread),
+            entries: Vec::new(),
+            effects: Vec::new(),
+            reply: Reply::Done,
+        };
+        self.commit(loaded, unchanged, ctx, Extra::default()).await
+    }
+
+    /// What the end of a turn is to the domain.
+    async fn turn(&self, delivery: &crate::ports::Delivery, end: &TurnEnd) -> Result<(Command, Option<Json>), Failure> {
+        let entry = match &delivery.entry {
+            Some(entry) => Arc::clone(entry),
+            None => {
+                let before = delivery.sequence.saturating_sub(1);
+                let found = self.world.store.feed(self.user_id, before, 1).await.map_err(read_failure)?;
+                let entry = found.into_iter().next();
+                Arc::new(entry.ok_or_else(|| Failure::Unavailable("a turn's message is missing".to_owned()))?)
+            }
+        };
+        let turn = Turn { conversation: entry.entry.conversation, epoch: entry.entry.control_epoch };
+        Ok(match end {
+            TurnEnd::Answered { answer, user_details } => {
+                (Command::IvaAnswered { turn, answer: answer.clone() }, user_details.clone())
+            }
+            TurnEnd::Deferred => (Command::IvaDeferred { turn }, None),
+            TurnEnd::Broke(reason) => (Command::IvaBroke { turn, reason: reason.clone() }, None),
+        })
+    }
+
+    async fn commit(
+        &self,
+        loaded: &mut Loaded,
+        transition: Transition,
+        ctx: Context<'_>,
+        extra: Extra,
+    ) -> Result<Answer, Fault> {
+        let reply = transition.reply.clone();
+        let next = transition.thread.next_deadline(ctx.policy);
+        let mut commit = self.step(loaded, transition, ctx.now);
+        commit.deadline = deadline_change(loaded.deadline, next, ctx.now);
+        commit.settles = extra.settles;
+        commit.user_details = extra.user_details;
+        commit.idempotency = extra.idempotency.map(|key| (key, reply.clone()));
+        self.write(loaded, commit, reply).await
+    }
+
+    fn step(&self, loaded: &Loaded, transition: Transition, now: Timestamp) -> Commit {
+        let commit_id = Uuid::now_v7();
+        let outbox = address(&*self.world.tenants, &loaded.key, commit_id, &transition);
+        Commit {
+            commit_id,
+            user_id: self.user_id.clone(),
+            expected_version: loaded.version,
+            thread: Arc::new(transition.thread),
+            entries: transition.entries,
+            outbox,
+            settles: None,
+            deadline: DeadlineChange::Keep,
+            user_details: None,
+            idempotency: None,
+            now,
+        }
+    }
+
+    async fn write(&self, loaded: &mut Loaded, commit: Commit, reply: Reply) -> Result<Answer, Fault> {
+        let begun = Instant::now();
+        let at = commit.entries.last().map_or(commit.now, |entry| entry.at);
+        let mut asked = 0;
+        self.stage.committing(true);
+        let committed = loop {
+            match self.world.store.commit(commit.clone()).await {
+                Err(StoreError::OutcomeUnknown) if asked < ASKS => asked += 1,
+                // Whether an earlier ask was carried out is still open.
+                Err(StoreError::Unavailable(_)) if asked > 0 => break Err(StoreError::OutcomeUnknown),
+                other => break other,
+            }
+        };
+        if !matches!(committed, Err(StoreError::OutcomeUnknown)) {
+            self.stage.committing(false);
+        }
+        metrics::histogram!("tract_commit_seconds").record(begun.elapsed().as_secs_f64());
+        match committed.map_err(Failure::from)? {
+            Committed::Conflict => Err(Fault::Conflict),
+            Committed::Applied { version, message_ids } => {
+                count(&commit);
+                loaded.version = version;
+                loaded.thread = Arc::clone(&commit.thread);
+                if let DeadlineChange::Set(deadline) = commit.deadline {
+                    loaded.deadline = deadline;
+                    if let Some(at) = deadline {
+                        self.timekeeper.do_send(Nudge(at));
+                    }
+                }
+                Ok(Answer { reply, message_ids, at, replayed: false })
+            }
+        }
+    }
+}
+
+/// What a commit carries besides the transition.
+#[derive(Debug, Default, PartialEq)]
+struct Extra {
+    settles: Option<(Endpoint, u64)>,
+    user_details: Option<Json>,
+    idempotency: Option<crate::ports::IdempotencyKey>,
+}
+
+/// A stored timer may fire early, and then finds its right time: so a deadline that moves back, as the idle one does with
+/// each message, costs no write.
+fn deadline_change(stored: Option<Timestamp>, next: Option<Timestamp>, now: Timestamp) -> DeadlineChange {
+    match (stored, next) {
+        (Some(stored), Some(next)) if stored <= next && stored > now => DeadlineChange::Keep,
+        (None, None) => DeadlineChange::Keep,
+        (Some(stored), None) if stored > now => DeadlineChange::Keep,
+        (_, next) => DeadlineChange::Set(next),
+    }
+}
+
+/// A read has no outcome to be unknown.
+fn read_failure(error: StoreError) -> Failure {
+    match Failure::from(error) {
+        Failure::OutcomeUnknown => Failure::Unavailable("the store did not answer in time".to_owned()),
+        other => other,
+    }
+}
+
+/// Whose endpoints a transition's effects go to. What nobody registered for goes nowhere.
+fn address(tenants: &dyn Tenants, key: &ThreadKey, commit_id: Uuid, transition: &Transition) -> Vec<NewDelivery> {
+    let sequence = |entry: usize| transition.entries.get(entry).map_or(0, |e| e.sequence);
+    let mut outbox = Vec::with_capacity(transition.effects.len());
+    for effect in &transition.effects {
+        let (endpoint, what, sequence, answers_handoff) = match effect {
+            Effect::Hook { to, topic, entry, answers_handoff } => {
+                (tenants.hook(&key.client, to, *topic), What::Entry, sequence(*entry), *answers_handoff)
+            }
+            Effect::History { to, after, through, answers_handoff } => {
+                let hook = tenants.hook(&key.client, to, Topic::MessageReceive);
+                (hook, What::History { after: *after, through: *through }, *through, *answers_handoff)
+            }
+            Effect::Channel { event, entry } => {
+                (tenants.channel(&key.client, key.business), What::Channel { event: *event }, sequence(*entry), None)
+            }
+            Effect::IvaTurn { entry } => (tenants.iva(&key.client), What::Turn, sequence(*entry), None),
+        };
+        if let Some(endpoint) = endpoint {
+            let webhook_id = format!("{}-{}", commit_id.simple(), outbox.len());
+            outbox.push(NewDelivery { endpoint, webhook_id, what, sequence, answers_handoff });
+        }
+    }
+    outbox
+}
+
+fn count(commit: &Commit) {
+    for entry in &commit.entries {
+        match &entry.fact {
+            Fact::Message(message) => {
+                metrics::counter!("tract_messages_total", "sender" => message.sender.as_str()).increment(1);
+            }
+            Fact::Control(change) => {
+                let (_, action) = change.action.topic().names();
+                metrics::counter!("tract_control_changes_total", "action" => action).increment(1);
+            }
+            Fact::State(change) => {
+                metrics::counter!("tract_state_changes_total", "to" => change.to.as_str()).increment(1);
+            }
+            Fact::Event(_) => {}
+        }
+    }
+}

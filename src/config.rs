@@ -1,0 +1,549 @@
+//! The router's own settings: `tract.toml`, and over it the environment (section 11).
+
+use crate::{
+    reading::{Fault, Faults, Fields, Located, Source},
+    security::url::EgressRules,
+    tenancy::{Secret, certificate, secrets},
+};
+use serde_json::Value;
+use std::{
+    ffi::OsString,
+    fmt, io,
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+use tract_domain::ReceiverId;
+
+/// A store's message ids are counter × partitions + partition and must stay below 2^53; with so many partitions they do
+/// until the year 2094.
+const MAX_PARTITIONS: u64 = 4096;
+/// The shortest secret that a JWT is signed with, in bytes: the length of the hash.
+const MIN_JWT_SECRET: usize = 32;
+
+/// Everything that can be set. [`Settings::default`] is what an empty file means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// Where to listen; default `127.0.0.1:8080`.
+    pub listen: SocketAddr,
+    /// This node's name among several on one store; default: random.
+    pub node_id: String,
+    /// Where threads are kept.
+    pub store: StoreSettings,
+    /// Tokens and keys.
+    pub security: SecuritySettings,
+    /// What may be connected to.
+    pub egress: EgressSettings,
+    /// Bounds.
+    pub limits: Limits,
+}
+
+/// `[store]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StoreSettings {
+    /// `kind = "embedded"`: SQLite in a directory of its own.
+    Embedded {
+        /// The directory, relative to the working directory; default `./tract-data`.
+        path: PathBuf,
+        /// Fixed when the store is created; default 256.
+        partitions: u16,
+    },
+}
+
+/// `[security]`
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SecuritySettings {
+    /// What opens the admin API. None: whoever starts the router makes one.
+    pub admin_token: Option<Secret>,
+    /// The first signs, all verify. None: one is made and kept in the store.
+    pub jwt_keys: Vec<JwtKey>,
+}
+
+/// One of `security.jwt_keys`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JwtKey {
+    /// Names the key in a token's header.
+    pub kid: String,
+    /// Used as its UTF-8 bytes, at least 32.
+    pub secret: Secret,
+}
+
+/// `[egress]`
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct EgressSettings {
+    /// `allow_private` and `allow_http`.
+    pub rules: EgressRules,
+    /// PEM files with further roots of trust; relative to the settings file.
+    pub extra_roots: Vec<PathBuf>,
+}
+
+/// `[limits]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// 0 is off, the default.
+    pub requests_per_second_per_token: u32,
+    /// Requests in flight past which callers get 503; default 4096.
+    pub in_flight: usize,
+    /// Conversations that have an actor in memory at a time; default 100 000.
+    pub live_actors: usize,
+    /// How long a conversation without requests keeps its actor; default 5 minutes.
+    pub passivate_after: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
+            node_id: random_node_id(),
+            store: StoreSettings::default(),
+            security: SecuritySettings::default(),
+            egress: EgressSettings::default(),
+            limits: Limits::default(),
+        }
+    }
+}
+
+impl Default for StoreSettings {
+    fn default() -> Self {
+        Self::Embedded { path: PathBuf::from("./tract-data"), partitions: 256 }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            requests_per_second_per_token: 0,
+            in_flight: 4096,
+            live_actors: 100_000,
+            passivate_after: Duration::from_secs(300),
+        }
+    }
+}
+
+fn random_node_id() -> String {
+    let mut id = uuid::Uuid::new_v4().simple().to_string();
+    id.truncate(12);
+    id
+}
+
+/// Why there are no settings.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("{}: {reason}", .path.display())]
+    Unreadable {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        reason: io::Error,
+    },
+    /// Something in it, or in the environment, is wrong.
+    #[error("{}", Several(.0))]
+    Invalid(Vec<Located>),
+}
+
+/// The first fault, on one line; `tract check` shows them all.
+struct Several<'a>(&'a [Located]);
+
+impl fmt::Display for Several<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            [] => f.write_str("the settings are not valid"),
+            [fault] => write!(f, "{fault}"),
+            [fault, rest @ ..] => write!(f, "{fault} (and {} more; `tract check` shows all)", rest.len()),
+        }
+    }
+}
+
+/// What a key's text in the environment is read as.
+#[derive(Clone, Copy)]
+enum Form {
+    Text,
+    Flag,
+    Number,
+    /// Comma separated, or a TOML list when it begins with `[`.
+    List,
+}
+
+/// Every key, for the environment; the reader below says what each must be.
+const KEYS: [(&str, Form); 15] = [
+    ("listen", Form::Text),
+    ("node_id", Form::Text),
+    ("store.kind", Form::Text),
+    ("store.path", Form::Text),
+    ("store.url", Form::Text),
+    ("store.partitions", Form::Number),
+    ("security.admin_token", Form::Text),
+    ("security.jwt_keys", Form::List),
+    ("egress.allow_private", Form::Flag),
+    ("egress.allow_http", Form::Flag),
+    ("egress.extra_roots", Form::List),
+    ("limits.requests_per_second_per_token", Form::Number),
+    ("limits.in_flight", Form::Number),
+    ("limits.live_actors", Form::Number),
+    ("limits.passivate_after", Form::Text),
+];
+
+impl Settings {
+    /// Reads the file, if there is one, and the process's environment over it.
+    pub fn load(file: Option<&Path>) -> Result<Self, ConfigError> {
+        let text = match file {
+            None => None,
+            Some(path) => {
+                let read = std::fs::read_to_string(path);
+                Some(read.map_err(|reason| ConfigError::Unreadable { path: path.to_owned(), reason })?)
+            }
+        };
+        let file = file.zip(text.as_deref());
+        Self::read(file, std::env::vars_os()).map_err(ConfigError::Invalid)
+    }
+
+    /// Reads a file's text and environment variables. Touches nothing but the `extra_roots` that they name.
+    pub fn read(
+        file: Option<(&Path, &str)>,
+        environment: impl IntoIterator<Item = (OsString, OsString)>,
+    ) -> Result<Self, Vec<Located>> {
+        let mut source = match file {
+            Some((path, text)) => Source::parse(&path.display().to_string(), text)?,
+            None => Source::empty("tract.toml"),
+        };
+        let mut faults = overlay(&mut source, environment);
+        let read = Faults::default();
+        let mut settings = read_settings(&source.value, &read);
+        let directory = file.and_then(|(path, _)| path.parent()).unwrap_or(Path::new(""));
+        for (n, root) in settings.egress.extra_roots.iter_mut().enumerate() {
+            *root = directory.join(&*root);
+            if let Err(what) = check_root(root) {
+                read.add(format!("egress.extra_roots[{n}]"), what);
+            }
+        }
+        faults.extend(source.locate_all(read.into_vec()));
+        if faults.is_empty() { Ok(settings) } else { Err(faults) }
+    }
+}
+
+/// Puts `TRACT_STORE__KIND` and the like over the file. A variable with `__` that names no key is a fault; one without
+/// may be anybody's: `TRACT_URL` belongs to the
+/// client commands, and a container platform sets `TRACT_PORT` for a service called tract.
+fn overlay(source: &mut Source, environment: impl IntoIterator<Item = (OsString, OsString)>) -> Vec<Located> {
+    let mut faults = Vec::new();
+    for (variable, text) in environment {
+        let Some(variable) = variable.to_str() else { continue };
+        let Some(key) = variable.strip_prefix("TRACT_") else { continue };
+        let key = key.to_ascii_lowercase().replace("__", ".");
+        let mut fault = |what: &str| {
+            let fault = Fault::new(key.clone(), what);
+            faults.push(Located { place: variable.to_owned(), line: None, fault });
+        };
+        let Some((_, form)) = KEYS.iter().find(|(known, _)| *known == key) else {
+            if key.contains('.') {
+                fault("is not a key that is known");
+            }
+            continue;
+        };
+        let Some(text) = text.to_str() else {
+            fault("is not UTF-8");
+            continue;
+        };
+        match form.read(text) {
+            Some(value) => source.set(variable, &key, value),
+            None => fault("is not a list"),
+        }
+    }
+    faults
+}
+
+impl Form {
+    /// The value in this form, or the text as it is, so that the reader says what it should be.
+    fn read(self, text: &str) -> Option<Value> {
+        let as_text = || Value::from(text);
+        Some(match self {
+            Self::Text => as_text(),
+            Self::Flag => text.parse::<bool>().map_or_else(|_| as_text(), Value::from),
+            Self::Number => text.parse::<i64>().map_or_else(|_| as_text(), Value::from),
+            Self::List if text.trim_start().starts_with('[') => {
+                let source = Source::parse("", &format!("list = {text}")).ok()?;
+                source.value.get("list").cloned()?
+            }
+            Self::List => text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(Value::from).collect(),
+        })
+    }
+}
+
+fn read_settings(value: &Value, faults: &Faults) -> Settings {
+    let empty = Value::Object(serde_json::Map::new());
+    let root = Fields::of("", value, faults);
+    let table = |key| root.table(key).unwrap_or_else(|| Fields::of(key, &empty, faults));
+    let defaults = Settings::default();
+    let settings = Settings {
+        listen: root.parsed("listen", listen_address).unwrap_or(defaults.listen),
+        node_id: root
+            .parsed("node_id", |text| ReceiverId::new(text).map(|_| text.to_owned()))
+            .unwrap_or(defaults.node_id),
+        store: read_store(table("store")),
+        security: read_security(table("security")),
+        egress: read_egress(table("egress")),
+        limits: read_limits(table("limits")),
+    };
+    root.finish();
+    settings
+}
+
+/// An address as `serve --listen` and `listen` take it.
+pub fn listen_address(text: &str) -> Result<SocketAddr, ListenFault> {
+    if let Some(port) = text.strip_prefix("localhost:") {
+        let port = port.parse().map_err(|_| ListenFault)?;
+        return Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+    }
+    text.parse().map_err(|_| ListenFault)
+}
+
+/// A text is not an address to listen on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("must be an IP address and port such as 127.0.0.1:8080, or 0.0.0.0:8080 for all interfaces")]
+pub struct ListenFault;
+
+fn read_store(fields: Fields<'_>) -> StoreSettings {
+    let kind = fields.text("kind");
+    match kind {
+        None | Some("embedded") => {}
+        Some("redis") => fields.fault("kind", "\"redis\" is not built yet in this version; use \"embedded\""),
+        Some(_) => fields.fault("kind", "must be \"embedded\" (or, in a later version, \"redis\")"),
+    }
+    let path = fields.parsed("path", |text| match text {
+        "" => Err("must not be empty"),
+        _ => Ok(PathBuf::from(text)),
+    });
+    // Belongs to redis; a file that is prepared for it is not wrong.
+    fields.text("url");
+    let partitions = fields.integer("partitions", 1..=MAX_PARTITIONS).and_then(|n| u16::try_from(n).ok());
+    fields.finish();
+    StoreSettings::Embedded {
+        path: path.unwrap_or_else(|| PathBuf::from("./tract-data")),
+        partitions: partitions.unwrap_or(256),
+    }
+}
+
+fn read_security(fields: Fields<'_>) -> SecuritySettings {
+    let admin_token = fields.parsed("admin_token", secrets::token);
+    let mut jwt_keys: Vec<JwtKey> = Vec::new();
+    for key in fields.tables("jwt_keys") {
+        key.require("kid");
+        key.require("secret");
+        let kid = key.parsed("kid", |text| ReceiverId::new(text).map(|_| text.to_owned()));
+        let secret = key.parsed("secret", |text| {
+            if text.len() < MIN_JWT_SECRET { Err("must be at least 32 bytes long") } else { Ok(Secret::new(text)) }
+        });
+        if let (Some(kid), Some(secret)) = (kid, secret) {
+            if jwt_keys.iter().any(|k| k.kid == kid) {
+                key.fault("kid", "is the same as that of a key before it");
+            }
+            jwt_keys.push(JwtKey { kid, secret });
+        }
+        key.finish();
+    }
+    fields.finish();
+    SecuritySettings { admin_token, jwt_keys }
+}
+
+fn read_egress(fields: Fields<'_>) -> EgressSettings {
+    let rules = EgressRules {
+        allow_private: fields.flag("allow_private").unwrap_or(false),
+        allow_http: fields.flag("allow_http").unwrap_or(false),
+    };
+    let roots = fields.texts("extra_roots").unwrap_or_default();
+    fields.finish();
+    EgressSettings { rules, extra_roots: roots.into_iter().map(|(_, path)| PathBuf::from(path)).collect() }
+}
+
+fn read_limits(fields: Fields<'_>) -> Limits {
+    let defaults = Limits::default();
+    let count = |key, most: u64| {
+        let number = fields.integer(key, 1..=most);
+        number.and_then(|n| usize::try_from(n).ok())
+    };
+    let rate = fields.integer("requests_per_second_per_token", 0..=u64::from(u32::MAX));
+    let limits = Limits {
+        requests_per_second_per_token: rate.and_then(|n| u32::try_from(n).ok()).unwrap_or(0),
+        in_flight: count("in_flight", 1_000_000).unwrap_or(defaults.in_flight),
+        live_actors: count("live_actors", 100_000_000).unwrap_or(defaults.live_actors),
+        passivate_after: fields.duration("passivate_after").map_or(defaults.passivate_after, Duration::from_millis),
+    };
+    if limits.passivate_after.is_zero() {
+        fields.fault("passivate_after", "must be more than nothing");
+    }
+    fields.finish();
+    limits
+}
+
+fn check_root(path: &Path) -> Result<(), String> {
+    let text = std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
+    match certificate::parse(&text) {
+        // A bundle of roots is one file with several.
+        Ok(_) | Err(certificate::CertificateFault::Several(_) | certificate::CertificateFault::TooLarge) => Ok(()),
+        Err(fault) => Err(format!("{} {fault}", path.display())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn faults(text: &str, environment: &[(&str, &str)]) -> Vec<String> {
+        let environment = environment.iter().map(|(k, v)| (OsString::from(k), OsString::from(v)));
+        match Settings::read(Some((Path::new("tract.toml"), text)), environment) {
+            Ok(_) => Vec::new(),
+            Err(faults) => faults.iter().map(Located::to_string).collect(),
+        }
+    }
+
+    const WHOLE: &str = r#"
+listen = "127.0.0.1:9090"
+node_id = "n1"
+[store]
+kind = "embedded"
+path = "./data"
+url = "redis://127.0.0.1:6379"
+partitions = 64
+[security]
+admin_token = "a-token"
+jwt_keys = [{ kid = "k1", secret = "0123456789abcdef0123456789abcdef" }]
+[egress]
+allow_private = true
+allow_http = true
+[limits]
+requests_per_second_per_token = 5
+in_flight = 10
+live_actors = 20
+passivate_after = "90s"
+"#;
+
+    #[test]
+    fn a_whole_file_is_read() {
+        let settings = Settings::read(Some((Path::new("tract.toml"), WHOLE)), []).unwrap();
+        assert_eq!(settings.listen.port(), 9090);
+        assert_eq!(settings.node_id, "n1");
+        assert_eq!(settings.store, StoreSettings::Embedded { path: "./data".into(), partitions: 64 });
+        assert_eq!(settings.security.admin_token, Some(Secret::new("a-token")));
+        assert_eq!(settings.security.jwt_keys[0].kid, "k1");
+        assert_eq!(settings.egress.rules, EgressRules { allow_private: true, allow_http: true });
+        let limits = Limits {
+            requests_per_second_per_token: 5,
+            in_flight: 10,
+            live_actors: 20,
+            passivate_after: Duration::from_secs(90),
+        };
+        assert_eq!(settings.limits, limits);
+    }
+
+    #[test]
+    fn without_a_file_everything_has_its_default() {
+        let settings = Settings::read(None, []).unwrap();
+        assert_eq!(settings, Settings { node_id: settings.node_id.clone(), ..Settings::default() });
+        assert_ne!(settings.node_id, Settings::default().node_id);
+    }
+
+    #[test]
+    fn the_environment_wins() {
+        let environment = [
+            ("TRACT_LISTEN", "0.0.0.0:80"),
+            ("TRACT_STORE__PARTITIONS", "8"),
+            ("TRACT_EGRESS__ALLOW_HTTP", "false"),
+            ("TRACT_LIMITS__PASSIVATE_AFTER", "1h"),
+            ("TRACT_SECURITY__ADMIN_TOKEN", "123456"),
+            ("TRACT_SECURITY__JWT_KEYS", r#"[{ kid = "e", secret = "eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee" }]"#),
+            ("TRACT_URL", "http://elsewhere"),
+            ("TRACT_ADMIN_TOKEN", "for the client commands"),
+            ("TRACT_PORT", "tcp://10.0.0.1:80"),
+            ("TRACTOR__X", "1"),
+        ];
+        let environment = environment.map(|(k, v)| (OsString::from(k), OsString::from(v)));
+        let settings = Settings::read(Some((Path::new("tract.toml"), WHOLE)), environment).unwrap();
+        assert_eq!(settings.listen.port(), 80);
+        assert_eq!(settings.store, StoreSettings::Embedded { path: "./data".into(), partitions: 8 });
+        assert_eq!(settings.egress.rules, EgressRules { allow_private: true, allow_http: false });
+        assert_eq!(settings.limits.passivate_after, Duration::from_secs(3600));
+        assert_eq!(settings.security.admin_token, Some(Secret::new("123456")));
+        assert_eq!(settings.security.jwt_keys[0].kid, "e");
+    }
+
+    #[test]
+    fn each_mistake_is_named_with_line_and_key() {
+        for (text, expected) in [
+            ("lisen = \"127.0.0.1:1\"", "tract.toml:1: lisen: is not a key that is known here; known are listen"),
+            ("\nlisten = 8080", "tract.toml:2: listen: must be a string, not a number"),
+            ("listen = \"example:x\"", "tract.toml:1: listen: must be an IP address and port"),
+            ("listen = \":8080\"", "tract.toml:1: listen: must be an IP address and port"),
+            ("listen = \"127.0.0.1:99999\"", "tract.toml:1: listen: must be an IP address"),
+            ("node_id = \"a b\"", "tract.toml:1: node_id: may only contain"),
+            ("store = \"embedded\"", "tract.toml:1: store: must be a table, not a string"),
+            ("[store]\nkind = \"mysql\"", "tract.toml:2: store.kind: must be \"embedded\""),
+            ("[store]\nkind = \"redis\"", "tract.toml:2: store.kind: \"redis\" is not built yet in this version"),
+            ("[store]\npath = \"\"", "tract.toml:2: store.path: must not be empty"),
+            ("[store]\npartitions = 0", "tract.toml:2: store.partitions: must be from 1 to 4096"),
+            ("[store]\npartitions = -1", "tract.toml:2: store.partitions: must be from 1 to 4096"),
+            ("[store]\npartitions = 2.5", "tract.toml:2: store.partitions: must be a whole number, not a fraction"),
+            ("[store]\npartitions = \"256\"", "tract.toml:2: store.partitions: must be a whole number, not a string"),
+            ("[store]\npartitions = 99999999999999999999", "tract.toml:2: store.partitions: this number is too large"),
+            ("[store]\nfile = 1", "tract.toml:2: store.file: is not a key that is known here"),
+            ("[security]\nadmin_token = \"\"", "tract.toml:2: security.admin_token: must not be empty"),
+            ("[security]\nadmin_token = \"a b\"", "tract.toml:2: security.admin_token: may only contain visible ASCII"),
+            (
+                "[security]\njwt_keys = [\n  { kid = \"k\", secret = \"short\" },\n]",
+                "tract.toml:3: security.jwt_keys[0].secret: must be at least 32 bytes long",
+            ),
+            ("[[security.jwt_keys]]\nkid = \"k\"", "tract.toml:1: security.jwt_keys[0].secret: is missing"),
+            ("[security]\njwt_keys = \"x\"", "tract.toml:2: security.jwt_keys: must be a list, not a string"),
+            ("[egress]\nallow_http = \"yes\"", "tract.toml:2: egress.allow_http: must be true or false, not a string"),
+            ("[egress]\nextra_roots = [\"no-such.pem\"]", "tract.toml:2: egress.extra_roots[0]: no-such.pem: "),
+            ("[egress]\nextra_roots = [1]", "tract.toml:2: egress.extra_roots[0]: must be a string, not a number"),
+            ("[limits]\nin_flight = 0", "tract.toml:2: limits.in_flight: must be from 1 to"),
+            ("[limits]\npassivate_after = \"soon\"", "tract.toml:2: limits.passivate_after: must be a duration"),
+            ("[limits]\npassivate_after = 0", "tract.toml:2: limits.passivate_after: must be more than nothing"),
+            ("listen = \n", "tract.toml:1: "),
+            ("[store]\n[store]", "tract.toml:2: "),
+        ] {
+            let faults = faults(text, &[]);
+            assert!(faults.len() == 1 && faults[0].starts_with(expected), "{text:?}\n{expected}\n{faults:#?}");
+        }
+        let all = faults("listen = 1\n[limits]\nin_flight = 0\nx = 1\n[store]\nkind = 3\n", &[]);
+        assert_eq!(all.len(), 4, "every fault at once: {all:#?}");
+    }
+
+    #[test]
+    fn a_mistake_in_the_environment_is_named_with_its_variable() {
+        for (variable, text, expected) in [
+            ("TRACT_STORE__KIND", "mysql", "TRACT_STORE__KIND: store.kind: must be"),
+            ("TRACT_STORE__PARTITIONS", "many", "TRACT_STORE__PARTITIONS: store.partitions: must be a whole number"),
+            ("TRACT_STORE__KNID", "embedded", "TRACT_STORE__KNID: store.knid: is not a key that is known"),
+            ("TRACT_LISTEN", "nowhere", "TRACT_LISTEN: listen: must be an IP address"),
+            ("TRACT_SECURITY__JWT_KEYS", "[{", "TRACT_SECURITY__JWT_KEYS: security.jwt_keys: is not a list"),
+            ("TRACT_EGRESS__ALLOW_HTTP", "1", "TRACT_EGRESS__ALLOW_HTTP: egress.allow_http: must be true or false"),
+        ] {
+            let faults = faults("", &[(variable, text)]);
+            assert!(faults.len() == 1 && faults[0].starts_with(expected), "{variable}\n{expected}\n{faults:#?}");
+        }
+    }
+
+    #[test]
+    fn no_secret_is_seen_in_faults_or_debug() {
+        let text = "[security]\nadmin_token = \"hush hush\"\njwt_keys = [{ kid = \"k\", secret = \"hush\" }]";
+        let faults = faults(text, &[("TRACT_SECURITY__JWT_KEYS", "hush")]);
+        assert!(!faults.is_empty() && !faults.concat().contains("hush"), "{faults:#?}");
+        let settings = Settings::read(Some((Path::new("tract.toml"), WHOLE)), []).unwrap();
+        let shown = format!("{settings:?}");
+        assert!(!shown.contains("a-token") && !shown.contains("0123456789abcdef"), "{shown}");
+    }
+
+    proptest! {
+        #[test]
+        fn no_change_to_a_file_makes_reading_panic(at in 0..WHOLE.len(), drop in 0usize..20, put in "(?s).{0,10}") {
+            let mut bytes = WHOLE.as_bytes().to_vec();
+            let end = (at + drop).min(bytes.len());
+            bytes.splice(at..end, put.bytes());
+            let text = String::from_utf8_lossy(&bytes);
+            let _ = Settings::read(Some((Path::new("tract.toml"), &text)), []);
+        }
+    }
+}

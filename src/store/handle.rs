@@ -1,0 +1,137 @@
+//! Partitions, public handles and message ids: what every store computes in the same way, for ever.
+
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+use tract_domain::{BusinessId, ClientId, Timestamp, UserId};
+use xxhash_rust::xxh3::xxh3_64;
+
+/// The most partitions a store may have. Message ids are multiples of the number of partitions, so that this many still
+/// leave room for two centuries of milliseconds below 2^53.
+pub const MAX_PARTITIONS: u16 = 1024;
+
+/// Message ids stay below this: the integers that every JSON reader holds exactly.
+const MESSAGE_ID_END: u64 = 1 << 53;
+
+/// 2025-01-01T00:00:00Z, from which message ids count.
+const EPOCH: Timestamp = Timestamp(1_735_689_600_000);
+
+/// The first character of every handle, so that none begins with a `-`, which a command line would take for an option.
+const PREFIX: char = 'u';
+
+/// Bytes of the authentication code in a handle: 128 bits.
+const CODE: usize = 16;
+
+/// Makes and reads the public handles of a store's threads (section 1): `u`, then in base64url the partition and an
+/// authentication code over client, business and `auth_id` under a key that the store keeps for ever. Nobody can make one
+/// up, nothing can be read from it but the partition, and the same user is somebody else for every client.
+pub struct Handles {
+    code: Hmac<Sha256>,
+    partitions: u16,
+}
+
+impl Handles {
+    /// For a store with this key and so many partitions (at least one).
+    pub fn new(key: &[u8; 32], partitions: u16) -> Self {
+        #[allow(clippy::expect_used, reason = "HMAC takes keys of every length")]
+        let code = Hmac::new_from_slice(key).expect("a key of any length");
+        Self { code, partitions: partitions.max(1) }
+    }
+
+    /// Where this user's record and all its threads are.
+    pub fn home(&self, client: &ClientId, auth_id: &str) -> u16 {
+        let mut bytes = Vec::with_capacity(16 + client.as_str().len() + auth_id.len());
+        for field in [client.as_str(), auth_id] {
+            bytes.extend((field.len() as u64).to_be_bytes());
+            bytes.extend(field.as_bytes());
+        }
+        #[allow(clippy::cast_possible_truncation, reason = "a remainder of a u16")]
+        let partition = (xxh3_64(&bytes) % u64::from(self.partitions)) as u16;
+        partition
+    }
+
+    /// The handle of one thread.
+    pub fn user_id(&self, client: &ClientId, business: BusinessId, auth_id: &str) -> UserId {
+        let mut code = self.code.clone();
+        for field in [client.as_str().as_bytes(), &business.to_be_bytes(), auth_id.as_bytes()] {
+            code.update(&(field.len() as u64).to_be_bytes());
+            code.update(field);
+        }
+        let mut bytes = [0; 2 + CODE];
+        bytes[..2].copy_from_slice(&self.home(client, auth_id).to_be_bytes());
+        bytes[2..].copy_from_slice(&code.finalize().into_bytes()[..CODE]);
+        let mut text = String::from(PREFIX);
+        BASE64_URL_SAFE_NO_PAD.encode_string(bytes, &mut text);
+        #[allow(clippy::expect_used, reason = "base64url is a subset of what an identifier may contain")]
+        UserId::new(&text).expect("25 characters of base64url")
+    }
+
+    /// The partition that a handle carries; none when it cannot be one of ours.
+    pub fn partition(&self, user_id: &UserId) -> Option<u16> {
+        let text = user_id.as_str().strip_prefix(PREFIX)?;
+        let bytes: [u8; 2 + CODE] = BASE64_URL_SAFE_NO_PAD.decode(text).ok()?.try_into().ok()?;
+        let partition = u16::from_be_bytes([bytes[0], bytes[1]]);
+        (partition < self.partitions).then_some(partition)
+    }
+}
+
+/// The next value of a partition's counter: ahead of all before it, and of every one that a store rolled back to an
+/// older moment may have given out. None when the ids are used up.
+pub fn next_counter(previous: u64, now: Timestamp, partitions: u16) -> Option<u64> {
+    let counter = previous.checked_add(1)?.max(now.since(EPOCH));
+    (counter < MESSAGE_ID_END / u64::from(partitions.max(1))).then_some(counter)
+}
+
+/// The message id of this value of this partition's counter.
+pub fn message_id(counter: u64, partition: u16, partitions: u16) -> u64 {
+    counter * u64::from(partitions) + u64::from(partition)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use super::*;
+
+    fn client(id: &str) -> ClientId {
+        ClientId::new(id).unwrap()
+    }
+
+    /// Handles and partitions are stored and given out; a change here would orphan every thread.
+    #[test]
+    fn handles_are_the_same_for_ever() {
+        let handles = Handles::new(&[7; 32], 256);
+        let id = handles.user_id(&client("acme"), 343, "walter@example.org");
+        assert_eq!(id.as_str(), "HANDLE");
+        assert_eq!(handles.partition(&id), Some(handles.home(&client("acme"), "walter@example.org")));
+    }
+
+    #[test]
+    fn fields_do_not_run_into_each_other() {
+        let handles = Handles::new(&[7; 32], 256);
+        assert_ne!(handles.user_id(&client("ab"), 1, "c"), handles.user_id(&client("a"), 1, "bc"));
+        assert_ne!(handles.user_id(&client("a"), 1, "b"), handles.user_id(&client("a"), 2, "b"));
+        assert_ne!(handles.user_id(&client("a"), 1, "b"), Handles::new(&[8; 32], 256).user_id(&client("a"), 1, "b"));
+    }
+
+    #[test]
+    fn a_foreign_handle_has_no_partition() {
+        let handles = Handles::new(&[7; 32], 1);
+        for text in ["x", "u", "uAAAA", &"u".repeat(128), "u_____________________________", "-AAAAAAAAAAAAAAAAAAAAAAAA"]
+        {
+            assert_eq!(handles.partition(&UserId::new(text).unwrap()), None, "{text}");
+        }
+        let elsewhere = Handles::new(&[7; 32], 1024);
+        let high = (0..).map(|n| elsewhere.user_id(&client("a"), 1, &n.to_string()));
+        let high = high.into_iter().find(|id| elsewhere.partition(id) > Some(0)).unwrap();
+        assert_eq!(handles.partition(&high), None);
+    }
+
+    #[test]
+    fn counters_go_up_whatever_the_clock_does() {
+        assert_eq!(next_counter(0, EPOCH.plus(5), 256), Some(5));
+        assert_eq!(next_counter(5, EPOCH.plus(5), 256), Some(6));
+        assert_eq!(next_counter(9, Timestamp(0), 256), Some(10));
+        assert_eq!(next_counter(9, Timestamp(i64::MAX), 256), None);
+        assert!(message_id(next_counter(0, EPOCH.plus(200 * 366 * 86_400_000), 1024).unwrap(), 1023, 1024) < 1 << 53);
+    }
+}

@@ -1,0 +1,222 @@
+//! One transaction on its way, and what the writer remembers between transactions.
+
+use super::fault::Fault;
+use crate::store::{
+    handle::{message_id, next_counter},
+    record,
+};
+use rusqlite::{CachedStatement, Connection, OptionalExtension};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
+use tract_actors::ports::{Delivery, Endpoint, NewDelivery, StoredEntry};
+use tract_domain::{Timestamp, UserId};
+
+/// The name of the outbox's counter; the others are partitions.
+const OUTBOX: i64 = -1;
+
+/// An unsigned number as SQLite keeps it. None of ours comes near the bound, except from a broken caller.
+pub(super) fn int(n: u64) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
+}
+
+/// What the writer would otherwise read in every transaction. Read again after one was rolled back.
+pub(super) struct Memory {
+    /// The last counter of each partition.
+    counters: Vec<u64>,
+    /// The last id of the outbox.
+    outbox: u64,
+    endpoints: HashMap<Endpoint, i64>,
+}
+
+impl Memory {
+    pub(super) fn load(conn: &Connection) -> Result<Self, Fault> {
+        let partitions: u16 =
+            conn.query_row("SELECT value FROM meta WHERE name = 'partitions'", [], |row| row.get(0))?;
+        let mut memory = Self { counters: vec![0; usize::from(partitions)], outbox: 0, endpoints: HashMap::new() };
+        let mut select = conn.prepare_cached("SELECT name, last FROM counters")?;
+        let mut rows = select.query([])?;
+        while let Some(row) = rows.next()? {
+            let (name, last): (i64, i64) = (row.get(0)?, row.get(1)?);
+            if name == OUTBOX {
+                memory.outbox = last.unsigned_abs();
+            } else if let Some(counter) = usize::try_from(name).ok().and_then(|p| memory.counters.get_mut(p)) {
+                *counter = last.unsigned_abs();
+            }
+        }
+        let mut select = conn.prepare_cached("SELECT name, id FROM endpoints")?;
+        let mut rows = select.query([])?;
+        while let Some(row) = rows.next()? {
+            memory
+                .endpoints
+                .insert(Endpoint::from_name(row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?), row.get(1)?);
+        }
+        Ok(memory)
+    }
+}
+
+/// How an endpoint fared within the transaction; written once for all.
+#[derive(Default)]
+pub(super) struct Fare {
+    pending: i64,
+    pub(super) last_success_at: Option<Timestamp>,
+    pub(super) last_error: Option<String>,
+}
+
+/// A transaction that steps are carried out in.
+pub(super) struct Batch<'a> {
+    conn: &'a Connection,
+    memory: &'a mut Memory,
+    fares: HashMap<i64, Fare>,
+    counted: BTreeSet<u16>,
+    /// The outbox's counter before the transaction.
+    outbox: u64,
+    deliveries: Vec<Delivery>,
+}
+
+/// The thread that deliveries are about.
+pub(super) struct About<'a> {
+    pub(super) thread: i64,
+    pub(super) user_id: &'a UserId,
+    /// The entries that the step adds, in sequence.
+    pub(super) entries: &'a [Arc<StoredEntry>],
+    pub(super) now: Timestamp,
+}
+
+impl<'a> Batch<'a> {
+    pub(super) fn new(conn: &'a Connection, memory: &'a mut Memory) -> Self {
+        let outbox = memory.outbox;
+        Self { conn, memory, fares: HashMap::new(), counted: BTreeSet::new(), outbox, deliveries: Vec::new() }
+    }
+
+    /// A statement, prepared once.
+    pub(super) fn sql(&self, sql: &str) -> Result<CachedStatement<'a>, Fault> {
+        Ok(self.conn.prepare_cached(sql)?)
+    }
+
+    /// The database itself, for what is not a plain statement.
+    pub(super) fn connection(&self) -> &'a Connection {
+        self.conn
+    }
+
+    /// Ids for so many entries of this partition.
+    pub(super) fn message_ids(&mut self, partition: u16, now: Timestamp, count: usize) -> Result<Vec<u64>, Fault> {
+        let partitions = u16::try_from(self.memory.counters.len()).unwrap_or(u16::MAX);
+        let counter = self.memory.counters.get_mut(usize::from(partition));
+        let counter = counter.ok_or(Fault::Refused("there is no such partition"))?;
+        let mut ids = Vec::with_capacity(count);
+        for _ in 0..count {
+            *counter = next_counter(*counter, now, partitions).ok_or(Fault::Refused("the message ids are used up"))?;
+            ids.push(message_id(*counter, partition, partitions));
+        }
+        if count > 0 {
+            self.counted.insert(partition);
+        }
+        Ok(ids)
+    }
+
+    /// The endpoint's number, if anything was ever to be delivered to it.
+    pub(super) fn known(&self, endpoint: &Endpoint) -> Option<i64> {
+        self.memory.endpoints.get(endpoint).copied()
+    }
+
+    fn number(&mut self, endpoint: &Endpoint) -> Result<i64, Fault> {
+        if let Some(number) = self.known(endpoint) {
+            return Ok(number);
+        }
+        self.sql("INSERT INTO endpoints (name) VALUES (?1)")?.execute([endpoint.name()])?;
+        let number = self.conn.last_insert_rowid();
+        self.memory.endpoints.insert(endpoint.clone(), number);
+        Ok(number)
+    }
+
+    /// Removes an endpoint and all that waits for it.
+    pub(super) fn forget(&mut self, endpoint: &Endpoint) -> Result<(), Fault> {
+        let Some(number) = self.memory.endpoints.remove(endpoint) else { return Ok(()) };
+        self.sql("DELETE FROM outbox WHERE endpoint = ?1")?.execute([number])?;
+        self.sql("DELETE FROM endpoints WHERE id = ?1")?.execute([number])?;
+        self.fares.remove(&number);
+        self.deliveries.retain(|delivery| delivery.endpoint != *endpoint);
+        Ok(())
+    }
+
+    /// Notes how an endpoint fares.
+    pub(super) fn fare(&mut self, endpoint: i64) -> &mut Fare {
+        self.fares.entry(endpoint).or_default()
+    }
+
+    /// Adds deliveries to the outbox, in order.
+    pub(super) fn enqueue(&mut self, about: &About<'_>, new: &[NewDelivery]) -> Result<(), Fault> {
+        const INSERT: &str = "INSERT INTO outbox (endpoint, id, thread, webhook_id, what, sequence, answers_handoff, \
+            created_at, due_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?8)";
+        for delivery in new {
+            let endpoint = self.number(&delivery.endpoint)?;
+            self.memory.outbox += 1;
+            let id = self.memory.outbox;
+            self.sql(INSERT)?.execute((
+                endpoint,
+                int(id),
+                about.thread,
+                &delivery.webhook_id,
+                record::write_what(&delivery.what)?,
+                int(delivery.sequence),
+                delivery.answers_handoff.map(int),
+                about.now.0,
+            ))?;
+            self.fare(endpoint).pending += 1;
+            self.deliveries.push(Delivery {
+                id,
+                endpoint: delivery.endpoint.clone(),
+                user_id: about.user_id.clone(),
+                webhook_id: delivery.webhook_id.clone(),
+                what: delivery.what,
+                sequence: delivery.sequence,
+                answers_handoff: delivery.answers_handoff,
+                created_at: about.now,
+                attempts: 0,
+                first_attempt_at: None,
+                due_at: about.now,
+                entry: about.entries.iter().find(|e| e.entry.sequence == delivery.sequence).cloned(),
+            });
+        }
+        Ok(())
+    }
+
+    /// Whether this delivery waits, and is about this thread.
+    pub(super) fn waits(&self, endpoint: &Endpoint, id: u64, thread: i64) -> Result<bool, Fault> {
+        let Some(endpoint) = self.known(endpoint) else { return Ok(false) };
+        let mut select = self.sql("SELECT thread FROM outbox WHERE endpoint = ?1 AND id = ?2")?;
+        let found = select.query_row((endpoint, int(id)), |row| row.get::<_, i64>(0)).optional()?;
+        Ok(found == Some(thread))
+    }
+
+    /// Takes a delivery out of the outbox, if it is still there.
+    pub(super) fn remove(&mut self, endpoint: i64, id: u64) -> Result<(), Fault> {
+        let gone = self.sql("DELETE FROM outbox WHERE endpoint = ?1 AND id = ?2")?.execute((endpoint, int(id)))?;
+        self.fare(endpoint).pending -= i64::try_from(gone).unwrap_or(0);
+        Ok(())
+    }
+
+    /// Writes what was gathered; what remains is to commit. Returns the new deliveries in commit order.
+    pub(super) fn finish(self) -> Result<Vec<Delivery>, Fault> {
+        const COUNT: &str =
+            "INSERT INTO counters (name, last) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET last = excluded.last";
+        const FARE: &str = "UPDATE endpoints SET pending = pending + ?2, last_success_at = \
+            CASE WHEN ?3 IS NULL THEN last_success_at ELSE max(?3, coalesce(last_success_at, ?3)) END, \
+            last_error = coalesce(?4, last_error) WHERE id = ?1";
+        for partition in &self.counted {
+            if let Some(last) = self.memory.counters.get(usize::from(*partition)) {
+                self.sql(COUNT)?.execute((i64::from(*partition), int(*last)))?;
+            }
+        }
+        if self.outbox != self.memory.outbox {
+            self.sql(COUNT)?.execute((OUTBOX, int(self.memory.outbox)))?;
+        }
+        for (endpoint, fare) in &self.fares {
+            let success = fare.last_success_at.map(|at| at.0);
+            self.sql(FARE)?.execute((endpoint, fare.pending, success, &fare.last_error))?;
+        }
+        Ok(self.deliveries)
+    }
+}

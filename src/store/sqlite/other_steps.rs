@@ -1,0 +1,222 @@
+//! All other steps: users, documents, the outbox, and housekeeping.
+
+use super::{
+    batch::{Batch, int},
+    fault::Fault,
+    thread_step::{is_kept, keep, open, uuid},
+    writer::Step,
+};
+use crate::store::record::{self, RecordError};
+use rusqlite::OptionalExtension;
+use std::{collections::BTreeMap, sync::Arc};
+use tract_actors::ports::{DocumentWrite, KeptAnswer, OutboxUpdate, ThreadKey, UserWrite, What, Written};
+use tract_domain::{ClientId, ReceiverId, Timestamp, UserId};
+
+/// A write to a user's record, which may open a thread.
+pub(super) struct WriteUser {
+    write: UserWrite,
+    /// The thread to open and its snapshot.
+    thread: Option<(ThreadKey, String)>,
+}
+
+impl WriteUser {
+    /// `user_id` is the handle of the thread to open, if there is one.
+    pub(super) fn new(write: UserWrite, user_id: Option<UserId>) -> Result<Self, RecordError> {
+        let thread = match (&write.open, user_id) {
+            (Some(open), Some(user_id)) => {
+                let (client, auth_id) = (write.client.clone(), Arc::clone(&write.auth_id));
+                let key = ThreadKey { user_id, client, business: open.business, auth_id };
+                Some((key, record::write_thread(&open.thread)?))
+            }
+            _ => None,
+        };
+        Ok(Self { write, thread })
+    }
+}
+
+impl Step for WriteUser {
+    type Outcome = Written;
+
+    fn apply(&self, batch: &mut Batch<'_>) -> Result<Written, Fault> {
+        const SELECT: &str = "SELECT version, commit_id FROM users WHERE client = ?1 AND auth_id = ?2";
+        const WRITE: &str = "INSERT INTO users (client, auth_id, version, commit_id, profile) \
+            VALUES (?1, ?2, ?3, ?4, coalesce(?5, '{}')) ON CONFLICT (client, auth_id) \
+            DO UPDATE SET version = ?3, commit_id = ?4, profile = coalesce(?5, profile)";
+        let write = &self.write;
+        let (client, auth_id) = (write.client.as_str(), &*write.auth_id);
+        let found = batch
+            .sql(SELECT)?
+            .query_row((client, auth_id), |row| Ok((row.get::<_, i64>(0)?.unsigned_abs(), uuid(row, 1)?)));
+        let (version, last) = found.optional()?.unwrap_or_default();
+        if version != write.expected_version {
+            return Ok(if last == Some(write.commit_id) { Written::Applied } else { Written::Conflict });
+        }
+        if let Some((key, _)) = &write.idempotency
+            && is_kept(batch, key, write.now)?
+        {
+            return Ok(Written::Conflict);
+        }
+
+        let commit_id = write.commit_id.as_bytes().as_slice();
+        let profile = write.profile.as_ref().map(|p| &*p.0);
+        batch.sql(WRITE)?.execute((client, auth_id, int(version + 1), commit_id, profile))?;
+        if let (Some(first), Some((key, snapshot))) = (&write.open, &self.thread) {
+            open(batch, key, &first.thread, snapshot, &first.outbox, write.now)?;
+        }
+        if let Some((key, body)) = &write.idempotency {
+            keep(batch, key, &KeptAnswer::Body(body.clone()))?;
+        }
+        Ok(Written::Applied)
+    }
+}
+
+/// What an ECT calls a user.
+pub(super) struct KeepEctUserId {
+    pub(super) client: ClientId,
+    pub(super) auth_id: Arc<str>,
+    pub(super) ect: ReceiverId,
+    pub(super) ect_user_id: String,
+}
+
+impl Step for KeepEctUserId {
+    type Outcome = ();
+
+    fn apply(&self, batch: &mut Batch<'_>) -> Result<(), Fault> {
+        const SELECT: &str = "SELECT id, ect_user_ids FROM users WHERE client = ?1 AND auth_id = ?2";
+        const UPDATE: &str = "UPDATE users SET ect_user_ids = ?2 WHERE id = ?1";
+        let found = batch.sql(SELECT)?.query_row((self.client.as_str(), &*self.auth_id), |row| {
+            Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?))
+        });
+        let Some((id, names)) = found.optional()? else { return Ok(()) };
+        let mut names: BTreeMap<ReceiverId, String> = record::read_ect_user_ids(&names)?;
+        names.insert(self.ect.clone(), self.ect_user_id.clone());
+        batch.sql(UPDATE)?.execute((id, record::write_ect_user_ids(&names)?))?;
+        Ok(())
+    }
+}
+
+/// A write to the configuration.
+pub(super) struct WriteDocuments(pub(super) DocumentWrite);
+
+impl Step for WriteDocuments {
+    type Outcome = Written;
+
+    fn apply(&self, batch: &mut Batch<'_>) -> Result<Written, Fault> {
+        const PUT: &str = "INSERT OR REPLACE INTO documents (kind, id, body) VALUES (?1, ?2, ?3)";
+        let write = &self.0;
+        let mut select = batch.sql("SELECT value FROM meta WHERE name = 'revision'")?;
+        let revision: i64 = select.query_row([], |row| row.get(0))?;
+        if revision != int(write.expected_revision) {
+            return Ok(Written::Conflict);
+        }
+        for (kind, id) in &write.delete {
+            batch.sql("DELETE FROM documents WHERE kind = ?1 AND id = ?2")?.execute((kind, id))?;
+        }
+        for document in &write.put {
+            batch.sql(PUT)?.execute((&document.kind, &document.id, &document.body))?;
+        }
+        for endpoint in &write.forget {
+            batch.forget(endpoint)?;
+        }
+        if let Some((key, body)) = &write.idempotency {
+            // Whoever used this key at the same time wrote documents as well: the revision has told.
+            keep(batch, key, &KeptAnswer::Body(body.clone()))?;
+        }
+        batch.sql("UPDATE meta SET value = ?1 WHERE name = 'revision'")?.execute([revision + 1])?;
+        Ok(Written::Applied)
+    }
+}
+
+/// What became of deliveries. Those that are gone meanwhile are left alone.
+pub(super) struct UpdateOutbox(pub(super) Vec<OutboxUpdate>);
+
+impl Step for UpdateOutbox {
+    type Outcome = ();
+
+    fn apply(&self, batch: &mut Batch<'_>) -> Result<(), Fault> {
+        const RETRY: &str = "UPDATE outbox SET attempts = ?3, first_attempt_at = ?4, due_at = ?5 \
+            WHERE endpoint = ?1 AND id = ?2";
+        for update in &self.0 {
+            let (OutboxUpdate::Done { endpoint, .. }
+            | OutboxUpdate::Advanced { endpoint, .. }
+            | OutboxUpdate::Retry { endpoint, .. }) = update;
+            let Some(endpoint) = batch.known(endpoint) else { continue };
+            match update {
+                OutboxUpdate::Done { id, delivered_at, rejected, .. } => {
+                    batch.remove(endpoint, *id)?;
+                    let fare = batch.fare(endpoint);
+                    fare.last_success_at = fare.last_success_at.max(*delivered_at);
+                    fare.last_error = rejected.clone().or(fare.last_error.take());
+                }
+                OutboxUpdate::Advanced { id, after, delivered_at, .. } => {
+                    advance(batch, endpoint, *id, *after)?;
+                    let fare = batch.fare(endpoint);
+                    fare.last_success_at = fare.last_success_at.max(Some(*delivered_at));
+                }
+                OutboxUpdate::Retry { id, attempts, first_attempt_at, due_at, error, .. } => {
+                    let row = (endpoint, int(*id), *attempts, first_attempt_at.0, due_at.0);
+                    batch.sql(RETRY)?.execute(row)?;
+                    batch.fare(endpoint).last_error = Some(error.clone());
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Moves a range's lower bound up. Each message of a range is tried on its own: the next starts afresh.
+fn advance(batch: &Batch<'_>, endpoint: i64, id: u64, to: u64) -> Result<(), Fault> {
+    const SELECT: &str = "SELECT what FROM outbox WHERE endpoint = ?1 AND id = ?2";
+    const UPDATE: &str = "UPDATE outbox SET what = ?3, attempts = 0, first_attempt_at = NULL \
+        WHERE endpoint = ?1 AND id = ?2";
+    let found = batch.sql(SELECT)?.query_row((endpoint, int(id)), |row| row.get::<_, String>(0)).optional()?;
+    let Some(found) = found else { return Ok(()) };
+    if let What::History { after, through } = record::read_what(&found)? {
+        let what = What::History { after: after.max(to), through };
+        batch.sql(UPDATE)?.execute((endpoint, int(id), record::write_what(&what)?))?;
+    }
+    Ok(())
+}
+
+/// Forgets some of the answers that have expired; returns how many.
+pub(super) struct ForgetExpired(pub(super) Timestamp);
+
+impl ForgetExpired {
+    /// At most so many in one step, so that nobody waits long behind it.
+    pub(super) const MOST: u64 = 1000;
+}
+
+impl Step for ForgetExpired {
+    type Outcome = u64;
+
+    fn apply(&self, batch: &mut Batch<'_>) -> Result<u64, Fault> {
+        const FORGET: &str =
+            "DELETE FROM kept WHERE key IN (SELECT key FROM kept WHERE expires_at <= ?1 ORDER BY expires_at LIMIT ?2)";
+        let gone = batch.sql(FORGET)?.execute((self.0.0, int(Self::MOST)))?;
+        Ok(u64::try_from(gone).unwrap_or(u64::MAX))
+    }
+}
+
+/// Writes something, to show that it can be done.
+pub(super) struct Ping;
+
+impl Step for Ping {
+    type Outcome = ();
+
+    fn apply(&self, batch: &mut Batch<'_>) -> Result<(), Fault> {
+        batch.sql("UPDATE meta SET value = (value + 1) % 1000000 WHERE name = 'ping'")?.execute([])?;
+        Ok(())
+    }
+}
+
+/// Bounds the database's size in pages, as a full disk would.
+pub(super) struct MaxPages(pub(super) u32);
+
+impl Step for MaxPages {
+    type Outcome = ();
+
+    fn apply(&self, batch: &mut Batch<'_>) -> Result<(), Fault> {
+        batch.connection().pragma_update_and_check(None, "max_page_count", self.0, |_| Ok(()))?;
+        Ok(())
+    }
+}

@@ -1,0 +1,259 @@
+//! What is read.
+
+use super::{
+    batch::int,
+    fault::Fault,
+    thread_step::{LAST_SEQUENCE, entry_key},
+};
+use crate::store::record;
+use rusqlite::{Connection, OptionalExtension, Row, types::Value};
+use std::collections::BTreeMap;
+use tract_actors::ports::{
+    Delivery, Document, Documents, Endpoint, EndpointStatus, Kept, StoredEntry, StoredThread, StoredUser, ThreadKey,
+    ThreadPage, ThreadQuery,
+};
+use tract_domain::{BusinessId, ClientId, Json, ReceiverId, State, Timestamp, UserId};
+
+const UNREADABLE: Fault = Fault::Refused("an identifier is not one");
+
+/// A limit of the caller's, as SQLite takes it.
+fn at_most(limit: usize) -> i64 {
+    i64::try_from(limit).unwrap_or(i64::MAX)
+}
+
+fn stored_thread(row: &Row<'_>) -> Result<StoredThread, Fault> {
+    let text = |column| Ok::<_, Fault>(row.get_ref(column)?.as_str().map_err(rusqlite::Error::from)?);
+    Ok(StoredThread {
+        key: ThreadKey {
+            user_id: UserId::new(text(0)?).map_err(|_| UNREADABLE)?,
+            client: ClientId::new(text(1)?).map_err(|_| UNREADABLE)?,
+            business: row.get::<_, i64>(2)?.cast_unsigned(),
+            auth_id: text(3)?.into(),
+        },
+        version: row.get::<_, i64>(4)?.unsigned_abs(),
+        deadline: row.get::<_, Option<i64>>(5)?.map(Timestamp),
+        thread: record::read_thread(text(6)?)?,
+    })
+}
+
+pub(super) fn thread(conn: &Connection, user_id: &UserId) -> Result<Option<StoredThread>, Fault> {
+    const SELECT: &str = "SELECT user_id, client, business, auth_id, version, deadline, snapshot FROM threads \
+        WHERE user_id = ?1";
+    let mut select = conn.prepare_cached(SELECT)?;
+    let mut rows = select.query([user_id.as_str()])?;
+    rows.next()?.map(stored_thread).transpose()
+}
+
+pub(super) fn feed(conn: &Connection, user_id: &UserId, after: u64, limit: usize) -> Result<Vec<StoredEntry>, Fault> {
+    const SELECT: &str = "SELECT message_id, entry FROM entries WHERE id > ?1 AND id <= ?2 ORDER BY id LIMIT ?3";
+    let mut find = conn.prepare_cached("SELECT id FROM threads WHERE user_id = ?1")?;
+    let Some(thread) = find.query_row([user_id.as_str()], |row| row.get::<_, i64>(0)).optional()? else {
+        return Ok(Vec::new());
+    };
+    let mut select = conn.prepare_cached(SELECT)?;
+    let mut rows = select.query((entry_key(thread, after), entry_key(thread, LAST_SEQUENCE), at_most(limit)))?;
+    let mut entries = Vec::new();
+    while let Some(row) = rows.next()? {
+        let entry = record::read_entry(row.get_ref(1)?.as_str().map_err(rusqlite::Error::from)?)?;
+        entries.push(StoredEntry { message_id: row.get::<_, i64>(0)?.unsigned_abs(), entry });
+    }
+    Ok(entries)
+}
+
+/// A page of threads. The cursor is the last one's number.
+pub(super) fn threads(conn: &Connection, query: &ThreadQuery) -> Result<ThreadPage, Fault> {
+    let after = match query.cursor.as_deref().map(str::parse::<i64>) {
+        None => 0,
+        Some(Ok(after)) => after,
+        // No cursor of ours: nothing comes after it.
+        Some(Err(_)) => return Ok(ThreadPage::default()),
+    };
+    // Few threads are in an open state, and few may be a client's: whichever is likely to leave less to look at.
+    let by = match (query.state, &query.client, &query.q) {
+        (_, _, Some(_)) => "",
+        (Some(state), ..) if state.is_open() => "INDEXED BY threads_state",
+        (_, Some(_), _) => "INDEXED BY threads_client",
+        (Some(_), ..) => "INDEXED BY threads_state",
+        (None, None, None) => "NOT INDEXED",
+    };
+    let mut sql = format!(
+        "SELECT user_id, client, business, auth_id, version, deadline, snapshot, id FROM threads {by} WHERE id > ?"
+    );
+    let mut values: Vec<Value> = vec![after.into()];
+    if let Some(client) = &query.client {
+        sql.push_str(" AND client = ?");
+        values.push(client.as_str().to_owned().into());
+    }
+    if let Some(state) = query.state {
+        sql.push_str(" AND state = ?");
+        values.push(state.as_str().to_owned().into());
+    }
+    if let Some(active) = &query.active {
+        sql.push_str(" AND active = ?");
+        values.push(active.as_str().to_owned().into());
+    }
+    if let Some(q) = &query.q {
+        // All characters of a handle sort before DEL.
+        sql.push_str(" AND (auth_id = ? OR (user_id >= ? AND user_id < ?))");
+        values.extend([q.clone().into(), q.clone().into(), format!("{q}\u{7f}").into()]);
+    }
+    sql.push_str(" ORDER BY id LIMIT ?");
+    values.push(at_most(query.limit.saturating_add(1)).into());
+
+    let mut select = conn.prepare_cached(&sql)?;
+    let mut rows = select.query(rusqlite::params_from_iter(values))?;
+    let mut page = ThreadPage::default();
+    let mut last = after;
+    while let Some(row) = rows.next()? {
+        if page.threads.len() == query.limit {
+            page.next = Some(last.to_string());
+            break;
+        }
+        page.threads.push(stored_thread(row)?);
+        last = row.get(7)?;
+    }
+    Ok(page)
+}
+
+pub(super) fn states(conn: &Connection) -> Result<BTreeMap<State, u64>, Fault> {
+    let mut counts: BTreeMap<State, u64> = State::ALL.into_iter().map(|state| (state, 0)).collect();
+    let mut select = conn.prepare_cached("SELECT state, sum(threads) FROM thread_counts GROUP BY state")?;
+    let mut rows = select.query([])?;
+    while let Some(row) = rows.next()? {
+        let name = row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?;
+        if let Some(count) = counts.iter_mut().find_map(|(state, n)| (state.as_str() == name).then_some(n)) {
+            *count = row.get::<_, i64>(1)?.unsigned_abs();
+        }
+    }
+    Ok(counts)
+}
+
+pub(super) fn count_threads(
+    conn: &Connection,
+    client: Option<&ClientId>,
+    business: Option<BusinessId>,
+    active: Option<&ReceiverId>,
+) -> Result<u64, Fault> {
+    const SELECT: &str = "SELECT coalesce(sum(threads), 0) FROM thread_counts WHERE (?1 IS NULL OR client = ?1) \
+        AND (?2 IS NULL OR business = ?2) AND (?3 IS NULL OR active = ?3)";
+    let which = (client.map(ClientId::as_str), business.map(BusinessId::cast_signed), active.map(ReceiverId::as_str));
+    let count: i64 = conn.prepare_cached(SELECT)?.query_row(which, |row| row.get(0))?;
+    Ok(count.unsigned_abs())
+}
+
+pub(super) fn due(conn: &Connection, now: Timestamp, limit: usize) -> Result<Vec<UserId>, Fault> {
+    const SELECT: &str = "SELECT user_id FROM threads WHERE deadline <= ?1 ORDER BY deadline LIMIT ?2";
+    let mut select = conn.prepare_cached(SELECT)?;
+    let mut rows = select.query((now.0, at_most(limit)))?;
+    let mut due = Vec::new();
+    while let Some(row) = rows.next()? {
+        due.push(UserId::new(row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?).map_err(|_| UNREADABLE)?);
+    }
+    Ok(due)
+}
+
+pub(super) fn next_due(conn: &Connection) -> Result<Option<Timestamp>, Fault> {
+    const SELECT: &str = "SELECT min(deadline) FROM threads WHERE deadline IS NOT NULL";
+    let next: Option<i64> = conn.prepare_cached(SELECT)?.query_row([], |row| row.get(0))?;
+    Ok(next.map(Timestamp))
+}
+
+pub(super) fn kept(conn: &Connection, key: &[u8; 32], now: Timestamp) -> Result<Option<Kept>, Fault> {
+    const SELECT: &str = "SELECT request, answer FROM kept WHERE key = ?1 AND expires_at > ?2";
+    let mut select = conn.prepare_cached(SELECT)?;
+    let mut rows = select.query((key.as_slice(), now.0))?;
+    let Some(row) = rows.next()? else { return Ok(None) };
+    let answer = record::read_kept(row.get_ref(1)?.as_str().map_err(rusqlite::Error::from)?)?;
+    Ok(Some(Kept { request: row.get(0)?, answer }))
+}
+
+pub(super) fn user(conn: &Connection, client: &ClientId, auth_id: &str) -> Result<Option<StoredUser>, Fault> {
+    const SELECT: &str = "SELECT version, profile, user_details, ect_user_ids FROM users \
+        WHERE client = ?1 AND auth_id = ?2";
+    let mut select = conn.prepare_cached(SELECT)?;
+    let mut rows = select.query((client.as_str(), auth_id))?;
+    let Some(row) = rows.next()? else { return Ok(None) };
+    Ok(Some(StoredUser {
+        version: row.get::<_, i64>(0)?.unsigned_abs(),
+        profile: Json(row.get::<_, String>(1)?.into()),
+        user_details: row.get::<_, Option<String>>(2)?.map(|details| Json(details.into())),
+        ect_user_ids: record::read_ect_user_ids(row.get_ref(3)?.as_str().map_err(rusqlite::Error::from)?)?,
+    }))
+}
+
+pub(super) fn documents(conn: &Connection) -> Result<Documents, Fault> {
+    const SELECT: &str = "SELECT kind, id, body FROM documents ORDER BY kind, id";
+    // One transaction: the revision is that of these documents.
+    let tx = conn.unchecked_transaction()?;
+    let revision: i64 = tx.query_row("SELECT value FROM meta WHERE name = 'revision'", [], |row| row.get(0))?;
+    let mut select = tx.prepare_cached(SELECT)?;
+    let documents =
+        select.query_map([], |row| Ok(Document { kind: row.get(0)?, id: row.get(1)?, body: row.get(2)? }))?;
+    Ok(Documents { revision: revision.unsigned_abs(), documents: documents.collect::<Result<_, _>>()? })
+}
+
+pub(super) fn backlog(conn: &Connection) -> Result<Vec<Endpoint>, Fault> {
+    let mut select = conn.prepare_cached("SELECT name FROM endpoints WHERE pending > 0 ORDER BY name")?;
+    let mut rows = select.query([])?;
+    let mut endpoints = Vec::new();
+    while let Some(row) = rows.next()? {
+        endpoints.push(Endpoint::from_name(row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?));
+    }
+    Ok(endpoints)
+}
+
+/// What waits for an endpoint, of one thread or of all.
+pub(super) fn outbox(
+    conn: &Connection,
+    endpoint: &Endpoint,
+    user_id: Option<&UserId>,
+    after: u64,
+    limit: usize,
+) -> Result<Vec<Delivery>, Fault> {
+    const OF_ALL: &str = "SELECT o.id, t.user_id, o.webhook_id, o.what, o.sequence, o.answers_handoff, o.created_at, \
+        o.attempts, o.first_attempt_at, o.due_at FROM outbox o JOIN threads t ON t.id = o.thread \
+        WHERE o.endpoint = (SELECT id FROM endpoints WHERE name = ?1) AND o.id > ?2 ORDER BY o.id LIMIT ?3";
+    const OF_ONE: &str = "SELECT o.id, t.user_id, o.webhook_id, o.what, o.sequence, o.answers_handoff, o.created_at, \
+        o.attempts, o.first_attempt_at, o.due_at FROM threads t JOIN outbox o ON o.thread = t.id \
+        WHERE o.endpoint = (SELECT id FROM endpoints WHERE name = ?1) AND t.user_id = ?4 AND o.id > ?2 \
+        ORDER BY o.id LIMIT ?3";
+    let mut select = conn.prepare_cached(if user_id.is_some() { OF_ONE } else { OF_ALL })?;
+    let mut rows = match user_id {
+        Some(user_id) => select.query((endpoint.name(), int(after), at_most(limit), user_id.as_str()))?,
+        None => select.query((endpoint.name(), int(after), at_most(limit)))?,
+    };
+    let mut deliveries = Vec::new();
+    while let Some(row) = rows.next()? {
+        let text = |column| Ok::<_, Fault>(row.get_ref(column)?.as_str().map_err(rusqlite::Error::from)?);
+        deliveries.push(Delivery {
+            id: row.get::<_, i64>(0)?.unsigned_abs(),
+            endpoint: endpoint.clone(),
+            user_id: UserId::new(text(1)?).map_err(|_| UNREADABLE)?,
+            webhook_id: row.get(2)?,
+            what: record::read_what(text(3)?)?,
+            sequence: row.get::<_, i64>(4)?.unsigned_abs(),
+            answers_handoff: row.get::<_, Option<i64>>(5)?.map(i64::unsigned_abs),
+            created_at: Timestamp(row.get(6)?),
+            attempts: row.get(7)?,
+            first_attempt_at: row.get::<_, Option<i64>>(8)?.map(Timestamp),
+            due_at: Timestamp(row.get(9)?),
+            entry: None,
+        });
+    }
+    Ok(deliveries)
+}
+
+pub(super) fn endpoint_status(conn: &Connection, endpoint: &Endpoint) -> Result<EndpointStatus, Fault> {
+    const SELECT: &str = "SELECT pending, last_success_at, last_error, \
+        (SELECT created_at FROM outbox WHERE endpoint = e.id ORDER BY outbox.id LIMIT 1) FROM endpoints e WHERE name = ?1";
+    let mut select = conn.prepare_cached(SELECT)?;
+    let status = select.query_row([endpoint.name()], |row| {
+        Ok(EndpointStatus {
+            pending: row.get::<_, i64>(0)?.unsigned_abs(),
+            last_success_at: row.get::<_, Option<i64>>(1)?.map(Timestamp),
+            last_error: row.get(2)?,
+            oldest: row.get::<_, Option<i64>>(3)?.map(Timestamp),
+        })
+    });
+    Ok(status.optional()?.unwrap_or_default())
+}

@@ -1,0 +1,112 @@
+//! Certificates as they are uploaded: PEM in, DER and fingerprint out. Whether one may be trusted is judged when it signs.
+
+use super::model::hex;
+use base64::{Engine, engine::general_purpose::STANDARD};
+use rustls_pki_types::pem::{PemObject, SectionKind};
+use sha2::{Digest, Sha256};
+
+/// Why a text is not a certificate to upload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum CertificateFault {
+    /// There is no `BEGIN CERTIFICATE`.
+    #[error("holds no PEM certificate (-----BEGIN CERTIFICATE-----)")]
+    None,
+    /// There are several; each gets an id of its own, so each stands alone.
+    #[error("holds {0} certificates; give each its own file")]
+    Several(usize),
+    /// A private key was about to leave its owner's machine.
+    #[error("holds a private key; give the certificate alone, and keep the key where it is")]
+    PrivateKey,
+    /// What stands between the PEM lines is not a certificate.
+    #[error("is not readable as a PEM certificate")]
+    Unreadable,
+    /// It is larger than any real certificate.
+    #[error("is larger than {MAX_CERTIFICATE} bytes")]
+    TooLarge,
+}
+
+/// The largest certificate file that is taken, in bytes.
+pub const MAX_CERTIFICATE: usize = 64 * 1024;
+
+/// A certificate, read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parsed {
+    /// SHA-256 of the DER form, hex.
+    pub fingerprint: String,
+    /// The certificate alone, without whatever else was in the file.
+    pub pem: String,
+}
+
+/// Reads the one certificate in a text.
+pub fn parse(text: &str) -> Result<Parsed, CertificateFault> {
+    if text.len() > MAX_CERTIFICATE {
+        return Err(CertificateFault::TooLarge);
+    }
+    if text.contains("PRIVATE KEY-----") {
+        return Err(CertificateFault::PrivateKey);
+    }
+    let mut found = Vec::new();
+    for section in <(SectionKind, Vec<u8>)>::pem_slice_iter(text.as_bytes()) {
+        match section {
+            Ok((SectionKind::Certificate, der)) => found.push(der),
+            Ok(_) => {}
+            Err(_) => return Err(CertificateFault::Unreadable),
+        }
+    }
+    let [der] = found.as_slice() else {
+        return Err(if found.is_empty() { CertificateFault::None } else { CertificateFault::Several(found.len()) });
+    };
+    // A certificate is a DER SEQUENCE; anything else in those lines is a slip.
+    if der.first() != Some(&0x30) {
+        return Err(CertificateFault::Unreadable);
+    }
+    let mut pem = String::from("-----BEGIN CERTIFICATE-----\n");
+    let encoded = STANDARD.encode(der);
+    for (n, c) in encoded.chars().enumerate() {
+        if n > 0 && n % 64 == 0 {
+            pem.push('\n');
+        }
+        pem.push(c);
+    }
+    pem.push_str("\n-----END CERTIFICATE-----\n");
+    Ok(Parsed { fingerprint: hex(&Sha256::digest(der)), pem })
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// Something that looks like a certificate from outside; `seed` makes it another one.
+    pub(crate) fn sample(seed: u8) -> String {
+        let mut der = vec![0x30, 0x82, 0x01, 0x00];
+        der.extend(std::iter::repeat_n(seed, 200));
+        format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", STANDARD.encode(der))
+    }
+
+    #[test]
+    fn one_certificate_is_read_whatever_stands_around_it() {
+        let plain = parse(&sample(1)).unwrap();
+        assert_eq!(plain.fingerprint.len(), 64);
+        assert_eq!(parse(&format!("subject=CN x\n{}trailing", sample(1))).unwrap(), plain);
+        assert_eq!(parse(&plain.pem).unwrap(), plain);
+        assert_ne!(parse(&sample(2)).unwrap().fingerprint, plain.fingerprint);
+    }
+
+    #[test]
+    fn what_is_not_one_certificate_is_refused() {
+        let key = "-----BEGIN PRIVATE KEY-----\nMAAA\n-----END PRIVATE KEY-----\n";
+        let not_der = sample(1).replace("MII", "AII");
+        for (text, fault) in [
+            (String::new(), CertificateFault::None),
+            ("hello".to_owned(), CertificateFault::None),
+            (format!("{}{}", sample(1), sample(2)), CertificateFault::Several(2)),
+            (format!("{key}{}", sample(1)), CertificateFault::PrivateKey),
+            ("-----BEGIN CERTIFICATE-----\n!!!\n-----END CERTIFICATE-----\n".to_owned(), CertificateFault::Unreadable),
+            ("-----BEGIN CERTIFICATE-----\nMAAA\n".to_owned(), CertificateFault::Unreadable),
+            (not_der, CertificateFault::Unreadable),
+            ("x".repeat(MAX_CERTIFICATE + 1), CertificateFault::TooLarge),
+        ] {
+            assert_eq!(parse(&text).unwrap_err(), fault, "{text:.60}");
+        }
+    }
+}

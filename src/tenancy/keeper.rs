@@ -1,0 +1,308 @@
+//! Keeps the [`Directory`], answers from it without waiting, and changes it one step at a time.
+
+use super::{
+    declaration::{Declaration, Made},
+    directory::{Change, Directory, KeptHookSecret},
+    model::{Hook, Secret},
+    plan,
+    secrets::make_webhook_secret,
+};
+use crate::{
+    reading::Fault,
+    security::url::{EgressRules, check_url},
+};
+use arc_swap::ArcSwap;
+use std::sync::Arc;
+use tract_actors::ports::{DocumentWrite, Documents, Endpoint, IdempotencyKey, Store, StoreError, Tenants, Written};
+use tract_domain::{BusinessId, ClientId, Json, Policy, ReceiverId, Topic};
+
+/// How often a change is decided anew when another node was faster. Changes are rare; so many in a row is a fault.
+const ATTEMPTS: usize = 16;
+
+/// Why the configuration was not changed.
+#[derive(Debug, thiserror::Error)]
+pub enum TenancyError {
+    /// It would not be valid: one line for each fault, each naming its key, such as `client[0].default_receiver: …`.
+    #[error("{}", .0.join("\n"))]
+    Invalid(Vec<String>),
+    /// There is no such thing.
+    #[error("no such {0}")]
+    Unknown(&'static str),
+    /// Threads still use it; so many.
+    #[error("{0} threads still use it")]
+    InUse(u64),
+    /// The store did not do it.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl From<Vec<Fault>> for TenancyError {
+    fn from(faults: Vec<Fault>) -> Self {
+        Self::Invalid(faults.iter().map(Fault::to_string).collect())
+    }
+}
+
+/// A caller's idempotency key, with the body to keep for it; it commits in one step with the change (section 2).
+pub type Keep = Option<(IdempotencyKey, Json)>;
+
+/// Keeps the [`Directory`] and changes it.
+pub struct Tenancy {
+    store: Arc<dyn Store>,
+    rules: EgressRules,
+    current: ArcSwap<Directory>,
+    writing: tokio::sync::Mutex<()>,
+}
+
+impl Tenancy {
+    /// Reads all documents. `rules` say which URLs tenants may give.
+    pub async fn load(store: Arc<dyn Store>, rules: EgressRules) -> Result<Arc<Self>, TenancyError> {
+        let directory = Directory::read(&store.documents().await?)?;
+        let current = ArcSwap::from_pointee(directory);
+        Ok(Arc::new(Self { store, rules, current, writing: tokio::sync::Mutex::default() }))
+    }
+    /// The present tenants.
+    pub fn directory(&self) -> Arc<Directory> {
+        self.current.load_full()
+    }
+    /// Takes over what other nodes have changed. Says whether there was anything.
+    pub async fn refresh(&self) -> Result<bool, TenancyError> {
+        let _one_at_a_time = self.writing.lock().await;
+        let documents = self.store.documents().await?;
+        if documents.revision == self.current.load().revision {
+            return Ok(false);
+        }
+        self.current.store(Arc::new(Directory::read(&documents)?));
+        Ok(true)
+    }
+
+    /// Creates or updates what is declared, all or nothing; idempotent. Says what it made, in the declaration's order;
+    /// certificates are told each time.
+    pub async fn apply(&self, declaration: Declaration) -> Result<Vec<Made>, TenancyError> {
+        let decide = |directory: &Directory| {
+            let plan = plan::plan(&declaration, directory, self.rules)?;
+            Ok((plan.changes, plan.made))
+        };
+        self.change(None, decide).await
+    }
+
+    /// Registers a hook, or replaces its URL and enables it. The secret is shown when this made it.
+    pub async fn register_hook(&self, hook: Hook) -> Result<(Arc<Hook>, Option<Secret>), TenancyError> {
+        self.register_hook_once(hook, None).await
+    }
+    /// As [`Self::register_hook`], for a call with an idempotency key.
+    pub async fn register_hook_once(
+        &self,
+        hook: Hook,
+        keep: Keep,
+    ) -> Result<(Arc<Hook>, Option<Secret>), TenancyError> {
+        if let Err(fault) = check_url(&hook.url, self.rules) {
+            return Err(vec![Fault::new("url", fault.to_string())].into());
+        }
+        let decide = |directory: &Directory| {
+            if directory.client(&hook.client).is_none() {
+                return Err(TenancyError::Unknown("client"));
+            }
+            if !directory.is_receiver(&hook.client, &hook.receiver) {
+                return Err(TenancyError::Unknown("receiver"));
+            }
+            let before = directory.hook(&hook.client, &hook.receiver, hook.topic);
+            let mut hook = hook.clone();
+            hook.enabled = true;
+            hook.registered_at = before.map_or(hook.registered_at, |h| h.registered_at);
+            let hook = Arc::new(hook);
+            let mut changes = Vec::new();
+            if before != Some(&hook) {
+                changes.push(Change::Hook(hook.clone()));
+            }
+            let mut made = None;
+            if directory.hook_secret(&hook.client, &hook.receiver).is_none() {
+                let secret = make_webhook_secret();
+                let (client, receiver) = (hook.client.clone(), hook.receiver.clone());
+                changes.push(Change::HookSecret(KeptHookSecret { client, receiver, secret: secret.clone() }));
+                made = Some(secret);
+            }
+            Ok((changes, (hook, made)))
+        };
+        self.change(keep, decide).await
+    }
+    /// Removes a hook; what waits for it goes too.
+    pub async fn unregister_hook(
+        &self,
+        client: &ClientId,
+        receiver: &ReceiverId,
+        topic: Topic,
+    ) -> Result<(), TenancyError> {
+        self.unregister_hook_once(client, receiver, topic, None).await
+    }
+    /// As [`Self::unregister_hook`], for a call with an idempotency key.
+    pub async fn unregister_hook_once(
+        &self,
+        client: &ClientId,
+        receiver: &ReceiverId,
+        topic: Topic,
+        keep: Keep,
+    ) -> Result<(), TenancyError> {
+        let decide = |directory: &Directory| match directory.hook(client, receiver, topic) {
+            None => Err(TenancyError::Unknown("hook")),
+            Some(_) => Ok((vec![Change::NoHook(client.clone(), receiver.clone(), topic)], ())),
+        };
+        self.change(keep, decide).await
+    }
+
+    /// Removes an ECT, its hooks and secrets, and itself from all clients. Refused while threads are held by it, unless
+    /// forced; refused anyway when it leaves a client without a default receiver.
+    pub async fn delete_ect(&self, id: &ReceiverId, force: bool) -> Result<(), TenancyError> {
+        let there = |d: &Directory| d.ect(id).map(|_| ()).ok_or(TenancyError::Unknown("ECT"));
+        there(&self.current.load())?;
+        self.unused(None, None, Some(id), force).await?;
+        let decide = |directory: &Directory| {
+            there(directory)?;
+            Ok((plan::delete_ect(id, directory)?, ()))
+        };
+        self.change(None, decide).await
+    }
+    /// Removes a client. Refused while it has threads, unless forced.
+    pub async fn delete_client(&self, id: &ClientId, force: bool) -> Result<(), TenancyError> {
+        let there = |d: &Directory| d.client(id).map(|_| ()).ok_or(TenancyError::Unknown("client"));
+        there(&self.current.load())?;
+        self.unused(Some(id), None, None, force).await?;
+        let decide = |directory: &Directory| {
+            there(directory)?;
+            Ok((plan::delete_client(id, directory), ()))
+        };
+        self.change(None, decide).await
+    }
+    /// Removes a business. Refused while it has threads, unless forced.
+    pub async fn delete_business(&self, client: &ClientId, id: BusinessId, force: bool) -> Result<(), TenancyError> {
+        let there = |d: &Directory| {
+            let client = d.client(client).ok_or(TenancyError::Unknown("client"))?;
+            client.business(id).map(|_| client.clone()).ok_or(TenancyError::Unknown("business"))
+        };
+        there(&self.current.load())?;
+        self.unused(Some(client), Some(id), None, force).await?;
+        let decide = |directory: &Directory| Ok((plan::delete_business(&*there(directory)?, id, directory)?, ()));
+        self.change(None, decide).await
+    }
+
+    /// A secret of the deployment itself, such as the JWT key: made by `make` the first time, the same ever after.
+    pub async fn deployment_secret(&self, name: &str, make: fn() -> String) -> Result<Secret, TenancyError> {
+        let decide = |directory: &Directory| {
+            if let Some(secret) = directory.secrets.get(name) {
+                return Ok((Vec::new(), secret.clone()));
+            }
+            let secret = Secret::new(make());
+            Ok((vec![Change::Secret(name.to_owned(), secret.clone())], secret))
+        };
+        self.change(None, decide).await
+    }
+
+    async fn unused(
+        &self,
+        client: Option<&ClientId>,
+        business: Option<BusinessId>,
+        active: Option<&ReceiverId>,
+        force: bool,
+    ) -> Result<(), TenancyError> {
+        if force {
+            return Ok(());
+        }
+        match self.store.count_threads(client, business, active).await? {
+            0 => Ok(()),
+            count => Err(TenancyError::InUse(count)),
+        }
+    }
+
+    /// Decides on the present directory, commits, and only then shows the new one. Decides anew when another node was
+    /// faster; a write whose outcome is unknown is looked for before it is repeated, so that a secret which it made is
+    /// not lost.
+    async fn change<T>(
+        &self,
+        keep: Keep,
+        decide: impl Fn(&Directory) -> Result<(Vec<Change>, T), TenancyError>,
+    ) -> Result<T, TenancyError> {
+        let _one_at_a_time = self.writing.lock().await;
+        let mut undecided = None;
+        for _ in 0..ATTEMPTS {
+            let current = self.current.load_full();
+            let (write, next, answer) = match undecided.take() {
+                Some(decided) => decided,
+                None => {
+                    let (changes, answer) = decide(&current)?;
+                    if changes.is_empty() && keep.is_none() {
+                        return Ok(answer);
+                    }
+                    let next = current.with(current.revision + 1, &changes);
+                    (write_of(&changes, &current, &next, keep.clone())?, next, answer)
+                }
+            };
+            let unknown = match self.store.write_documents(write.clone()).await {
+                Ok(Written::Applied) => {
+                    self.current.store(Arc::new(next));
+                    return Ok(answer);
+                }
+                Ok(Written::Conflict) => false,
+                Err(StoreError::OutcomeUnknown) => true,
+                Err(error) => return Err(error.into()),
+            };
+            let documents = match self.store.documents().await {
+                Ok(documents) => documents,
+                Err(_) if unknown => return Err(StoreError::OutcomeUnknown.into()),
+                Err(error) => return Err(error.into()),
+            };
+            if documents.revision == current.revision {
+                undecided = Some((write, next, answer));
+                continue;
+            }
+            self.current.store(Arc::new(Directory::read(&documents)?));
+            if is_done(&write, &documents) {
+                return Ok(answer);
+            }
+        }
+        Err(StoreError::Unavailable("the configuration keeps being changed by others".to_owned()).into())
+    }
+}
+
+fn write_of(
+    changes: &[Change],
+    current: &Directory,
+    next: &Directory,
+    idempotency: Keep,
+) -> Result<DocumentWrite, StoreError> {
+    let mut write = DocumentWrite {
+        expected_revision: current.revision,
+        forget: current.lost(next, changes),
+        idempotency,
+        ..DocumentWrite::default()
+    };
+    for change in changes {
+        match change.document()? {
+            Some(document) => write.put.push(document),
+            None => write.delete.push(change.document_key()),
+        }
+    }
+    Ok(write)
+}
+
+/// Whether the store holds exactly what this write would have left.
+fn is_done(write: &DocumentWrite, documents: &Documents) -> bool {
+    let find = |kind: &str, id: &str| documents.documents.iter().find(|d| d.kind == kind && d.id == id);
+    !(write.put.is_empty() && write.delete.is_empty())
+        && write.put.iter().all(|d| find(&d.kind, &d.id) == Some(d))
+        && write.delete.iter().all(|(kind, id)| find(kind, id).is_none())
+}
+
+// Asked for several times per message: no lock, nothing formatted, nothing copied but reference counts.
+impl Tenants for Tenancy {
+    fn policy(&self, client: &ClientId, business: BusinessId) -> Option<Arc<Policy>> {
+        self.current.load().tenants.get(client)?.businesses.get(&business)?.policy.clone()
+    }
+    fn hook(&self, client: &ClientId, receiver: &ReceiverId, topic: Topic) -> Option<Endpoint> {
+        self.current.load().hooks(client, receiver)?.by_topic.get(&topic).map(|(_, endpoint)| endpoint.clone())
+    }
+    fn channel(&self, client: &ClientId, business: BusinessId) -> Option<Endpoint> {
+        self.current.load().tenants.get(client)?.businesses.get(&business)?.channel.clone()
+    }
+    fn iva(&self, client: &ClientId) -> Option<Endpoint> {
+        self.current.load().tenants.get(client)?.iva.clone()
+    }
+}

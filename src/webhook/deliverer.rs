@@ -1,0 +1,308 @@
+//! One attempt at a delivery, to whatever kind of endpoint it goes.
+
+use super::signer::Signer;
+use super::{outcome, payload};
+use crate::channel::{self, Profile};
+use crate::iva;
+use crate::security::egress::{Answer, EgressClient, SendFault};
+use crate::tenancy::{Client, Directory, Hook, Secret, Tenancy};
+use async_trait::async_trait;
+use std::sync::Arc;
+use std::time::Duration;
+use tract_actors::ports::{
+    Attempt, Clock, Deliverer, Delivery, EndpointKind, Store, StoreError, StoredEntry, StoredThread, StoredUser,
+    ThreadKey, What,
+};
+use tract_domain::{BusinessId, ClientId, Fact, ReceiverId, Topic};
+
+/// A webhook has so long to be answered (section 8). The IVA's time is the client's to set.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How much of a webhook's answer is read, in bytes: it says at most an error, or what an ECT calls a user.
+const MAX_ANSWER: usize = 64 * 1024;
+
+/// How many entries are looked at in one step when a range is expanded.
+const PAGE: usize = 100;
+
+/// Renders, signs and posts what the outbox holds.
+///
+/// Of an IVA's turn, `Failed` is answered only when the store could not be read and nothing was sent. Whatever the IVA
+/// does ends the turn.
+pub struct WebhookDeliverer {
+    store: Arc<dyn Store>,
+    tenancy: Arc<Tenancy>,
+    clock: Arc<dyn Clock>,
+    http: EgressClient,
+}
+
+/// Why there is nothing to send: what the courier is told instead.
+enum Unsent {
+    Void(&'static str),
+    Store(StoreError),
+}
+
+impl From<StoreError> for Unsent {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+#[async_trait]
+impl Deliverer for WebhookDeliverer {
+    async fn attempt(&self, delivery: &Delivery) -> Attempt {
+        let directory = self.tenancy.directory();
+        let attempted = match delivery.endpoint.kind() {
+            EndpointKind::Hook { client, receiver, topic } => {
+                self.hook(&directory, delivery, &client, &receiver, topic).await
+            }
+            EndpointKind::Channel { client, business } => self.channel(&directory, delivery, &client, business).await,
+            EndpointKind::Iva { client } => self.turn(&directory, delivery, &client).await,
+            EndpointKind::Unknown => Err(Unsent::Void("the endpoint is of an unknown kind")),
+        };
+        attempted.unwrap_or_else(|unsent| match unsent {
+            Unsent::Void(why) => Attempt::Void(why.to_owned()),
+            Unsent::Store(error) => {
+                tracing::warn!(endpoint = delivery.endpoint.name(), delivery = delivery.id, %error, "nothing was sent");
+                // The store's own words are for the log; the delivery's record gets the class only.
+                Attempt::Failed { reason: "the store did not answer".to_owned(), status: None, retry_after_ms: None }
+            }
+        })
+    }
+}
+
+impl WebhookDeliverer {
+    /// Delivers through this client, with what this store and these tenants say.
+    pub fn new(store: Arc<dyn Store>, tenancy: Arc<Tenancy>, clock: Arc<dyn Clock>, http: EgressClient) -> Self {
+        Self { store, tenancy, clock, http }
+    }
+
+    async fn hook(
+        &self,
+        directory: &Directory,
+        delivery: &Delivery,
+        client: &ClientId,
+        receiver: &ReceiverId,
+        topic: Topic,
+    ) -> Result<Attempt, Unsent> {
+        let hook = directory.hook(client, receiver, topic).ok_or(Unsent::Void("the hook is not registered"))?;
+        let secret = directory.hook_secret(client, receiver).ok_or(Unsent::Void("the hook has no secret"))?;
+        match delivery.what {
+            What::History { after, through } => self.history(hook, secret, delivery, after, through).await,
+            What::CreateUser => self.create_user(hook, secret, delivery).await,
+            What::Entry => {
+                let stored = self.entry(delivery).await?;
+                let body = payload::entry(hook, &delivery.user_id, &stored, false);
+                let body = body.ok_or(Unsent::Void("the entry is nothing that a hook is told"))?;
+                Ok(self.judged(&self.post(&hook.url, secret, &delivery.webhook_id, body).await))
+            }
+            What::Channel { .. } | What::Turn => Err(Unsent::Void("not something for a hook")),
+        }
+    }
+
+    /// Sends the first message of the range that this hook is to get.
+    async fn history(
+        &self,
+        hook: &Hook,
+        secret: &Secret,
+        delivery: &Delivery,
+        mut after: u64,
+        through: u64,
+    ) -> Result<Attempt, Unsent> {
+        while after < through {
+            let page = self.store.feed(&delivery.user_id, after, PAGE).await?;
+            let Some(last) = page.last().map(|stored| stored.entry.sequence) else { break };
+            let wanted = page.iter().find(|stored| stored.entry.sequence <= through && replays(hook, stored));
+            let Some(stored) = wanted else {
+                after = last;
+                continue;
+            };
+            let sequence = stored.entry.sequence;
+            let body = payload::entry(hook, &delivery.user_id, stored, true);
+            let body = body.ok_or(Unsent::Void("the entry is nothing that a hook is told"))?;
+            let webhook_id = format!("{}.{sequence}", delivery.webhook_id);
+            let attempt = self.judged(&self.post(&hook.url, secret, &webhook_id, body).await);
+            return Ok(match attempt {
+                // What is rejected was received all the same: the rest of the range must not be lost with it.
+                Attempt::Accepted | Attempt::Rejected(_) => Attempt::Advanced(sequence),
+                other => other,
+            });
+        }
+        Err(Unsent::Void("the whole range is sent"))
+    }
+
+    async fn create_user(&self, hook: &Hook, secret: &Secret, delivery: &Delivery) -> Result<Attempt, Unsent> {
+        let key = self.thread(delivery).await?.key;
+        let (user, profile) = self.user(&key).await?;
+        let known_as = user.as_ref().and_then(|user| user.ect_user_ids.get(&hook.receiver)).map(String::as_str);
+        let body = payload::create_user(&delivery.user_id, &profile, known_as);
+        let body = body.ok_or(Unsent::Void("the user cannot be told"))?;
+        let sent = self.post(&hook.url, secret, &delivery.webhook_id, body).await;
+        let attempt = self.judged(&sent);
+        let named = sent.ok().filter(|_| attempt == Attempt::Accepted).and_then(|answer| outcome::ect_user_id(&answer));
+        if let Some(id) = named {
+            self.store.keep_ect_user_id(&key.client, &key.auth_id, &hook.receiver, &id).await?;
+        }
+        Ok(attempt)
+    }
+
+    async fn channel(
+        &self,
+        directory: &Directory,
+        delivery: &Delivery,
+        client: &ClientId,
+        business: BusinessId,
+    ) -> Result<Attempt, Unsent> {
+        let What::Channel { event } = delivery.what else {
+            return Err(Unsent::Void("not something for a channel webhook"));
+        };
+        let client = client_of(directory, client)?;
+        let business = client.businesses.iter().find(|b| b.business_id == business);
+        let business = business.ok_or(Unsent::Void("the business is gone"))?;
+        let webhook = business.webhook.as_ref().ok_or(Unsent::Void("the business has no webhook"))?;
+        let stored = self.entry(delivery).await?;
+        let (user, profile) = self.user(&self.thread(delivery).await?.key).await?;
+        let setting = channel::payload::Setting {
+            business_id: business.business_id,
+            business_name: &business.name,
+            user_id: &delivery.user_id,
+            profile: &profile,
+            user_details: user.as_ref().and_then(|user| user.user_details.as_ref()),
+            tool_name: &|receiver| tool_name(directory, receiver),
+        };
+        let body = channel::payload::render(event, &stored, &setting);
+        let body = body.ok_or(Unsent::Void("the entry is not one of this event"))?;
+        Ok(self.judged(&self.post(&webhook.url, &webhook.secret, &delivery.webhook_id, body).await))
+    }
+
+    async fn turn(&self, directory: &Directory, delivery: &Delivery, client: &ClientId) -> Result<Attempt, Unsent> {
+        let bot = client_of(directory, client)?.iva.as_ref().ok_or(Unsent::Void("the client has no IVA any more"))?;
+        let stored = self.entry(delivery).await?;
+        if !matches!(stored.entry.fact, Fact::Message(_)) {
+            return Err(Unsent::Void("the entry is not a message"));
+        }
+        let thread = self.thread(delivery).await?;
+        if !iva::turn::belongs(&stored.entry, &thread.thread) {
+            return Err(Unsent::Void("the conversation moved on"));
+        }
+        let (user, profile) = self.user(&thread.key).await?;
+        let kept = iva::answer::Kept {
+            conversation_details: thread.thread.conversation_details(self.clock.now()),
+            user_details: user.as_ref().and_then(|user| user.user_details.as_ref()),
+        };
+        let setting = iva::turn::Setting {
+            business_id: thread.key.business,
+            user_id: &delivery.user_id,
+            profile: &profile,
+            conversation_details: kept.conversation_details,
+            user_details: kept.user_details,
+        };
+        let body = iva::turn::render(&stored, &setting).ok_or(Unsent::Void("the entry is not a message"))?;
+        let timeout = Duration::from_millis(bot.timeout_ms);
+        let most = iva::answer::MAX_ANSWER;
+        let sent = self.post_within(timeout, most, &bot.url, &bot.secret, &delivery.webhook_id, body).await;
+        Ok(Attempt::Turn(iva::answer::judge(&sent, kept)))
+    }
+
+    async fn entry(&self, delivery: &Delivery) -> Result<Arc<StoredEntry>, Unsent> {
+        if let Some(entry) = &delivery.entry {
+            return Ok(Arc::clone(entry));
+        }
+        let before = delivery.sequence.checked_sub(1).ok_or(Unsent::Void("there is no such entry"))?;
+        let mut found = self.store.feed(&delivery.user_id, before, 1).await?;
+        let stored = found.pop().filter(|stored| stored.entry.sequence == delivery.sequence);
+        stored.map(Arc::new).ok_or(Unsent::Void("there is no such entry"))
+    }
+
+    async fn thread(&self, delivery: &Delivery) -> Result<StoredThread, Unsent> {
+        self.store.thread(&delivery.user_id).await?.ok_or(Unsent::Void("there is no such thread"))
+    }
+
+    async fn user(&self, key: &ThreadKey) -> Result<(Option<StoredUser>, Profile), StoreError> {
+        let user = self.store.user(&key.client, &key.auth_id).await?;
+        // A record that is missing or cannot be read holds nothing up: the id is all that a reply needs.
+        let profile = user.as_ref().and_then(|user| Profile::from_json(&user.profile));
+        let profile = profile.unwrap_or_else(|| Profile::new(&*key.auth_id));
+        Ok((user, profile))
+    }
+
+    async fn post(&self, url: &str, secret: &Secret, webhook_id: &str, body: Vec<u8>) -> Result<Answer, SendFault> {
+        self.post_within(TIMEOUT, MAX_ANSWER, url, secret, webhook_id, body).await
+    }
+
+    async fn post_within(
+        &self,
+        timeout: Duration,
+        max_answer: usize,
+        url: &str,
+        secret: &Secret,
+        webhook_id: &str,
+        body: Vec<u8>,
+    ) -> Result<Answer, SendFault> {
+        let headers = Signer::new(secret).headers(webhook_id, self.clock.now(), &body);
+        let headers = headers.map_err(|_| SendFault::Unsignable)?;
+        self.http.post(url, headers, body.into(), timeout, max_answer).await
+    }
+
+    fn judged(&self, sent: &Result<Answer, SendFault>) -> Attempt {
+        outcome::judge(sent, self.clock.now())
+    }
+}
+
+/// Whether a message of the past is one that this hook is to get: not its own, nothing from before it registered.
+fn replays(hook: &Hook, stored: &StoredEntry) -> bool {
+    let Fact::Message(message) = &stored.entry.fact else { return false };
+    message.by.as_ref() != Some(&hook.receiver) && stored.entry.at >= hook.registered_at
+}
+
+fn client_of<'d>(directory: &'d Directory, client: &ClientId) -> Result<&'d Arc<Client>, Unsent> {
+    directory.client(client).ok_or(Unsent::Void("the client is gone"))
+}
+
+/// What customers read where a tool does not name its agent.
+fn tool_name(directory: &Directory, receiver: &ReceiverId) -> String {
+    match directory.ect(receiver) {
+        Some(ect) if !ect.name.is_empty() => ect.name.clone(),
+        _ => receiver.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tract_domain::{Body, Entry, Message, Sender, Timestamp};
+
+    #[test]
+    fn history_is_others_messages_since_the_hook_was_registered() {
+        let hook = Hook {
+            client: ClientId::new("acme").unwrap(),
+            receiver: ReceiverId::new("sprinkle").unwrap(),
+            topic: Topic::MessageReceive,
+            category: "message".to_owned(),
+            url: String::new(),
+            enabled: true,
+            registered_at: Timestamp(100),
+        };
+        let stored = |by: Option<&str>, at: i64| {
+            let message = Message {
+                sender: Sender::Ceu,
+                by: by.map(|id| ReceiverId::new(id).unwrap()),
+                body: Body("{}".into()),
+                metadata: None,
+                agent: None,
+            };
+            let entry = Entry {
+                sequence: 1,
+                conversation: 1,
+                at: Timestamp(at),
+                control_epoch: 1,
+                active: ReceiverId::iva(),
+                fact: Fact::Message(message),
+            };
+            StoredEntry { message_id: 1, entry }
+        };
+        assert!(replays(&hook, &stored(None, 100)));
+        assert!(replays(&hook, &stored(Some("iva"), 101)));
+        assert!(!replays(&hook, &stored(Some("iva"), 99)));
+        assert!(!replays(&hook, &stored(Some("sprinkle"), 101)));
+    }
+}
