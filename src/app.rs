@@ -4,9 +4,10 @@
 use crate::{
     clock::SystemClock,
     config::{Settings, StoreSettings},
+    demo::{self, DemoError},
     http::{self, Edge, Readiness},
     security::{
-        egress::{EgressClient, EgressFault},
+        egress::{EgressClient, EgressFault, EgressRules},
         tokens::{KeyFault, Tokens},
     },
     store::sqlite::{OpenError, SqliteOptions, SqliteStore},
@@ -62,6 +63,9 @@ pub enum AppError {
     /// The runtime could not be made, or serving failed.
     #[error(transparent)]
     Io(#[from] io::Error),
+    /// The demo did not come to its end.
+    #[error("demo: {0}")]
+    Demo(#[from] DemoError),
     /// It ended by itself; the log says why.
     #[error("the router ended unexpectedly")]
     Died,
@@ -249,7 +253,7 @@ pub fn run<F: Future>(future: F) -> io::Result<F::Output> {
 
 /// Runs the router until SIGTERM or SIGINT.
 pub async fn serve(settings: Settings) -> Result<(), AppError> {
-    telemetry::log()?;
+    telemetry::log("info")?;
     let mut running = start(settings, Arc::new(SystemClock), telemetry::collect()?).await?;
     tokio::select! {
         signal = told_to_stop() => signal?,
@@ -257,6 +261,27 @@ pub async fn serve(settings: Settings) -> Result<(), AppError> {
     }
     tracing::info!("stopping");
     running.stop().await
+}
+
+/// The whole system on this machine: the router on a fresh store that goes with the process, and beside it everyone who
+/// talks to it. Ends at the first SIGTERM or SIGINT.
+pub async fn demo(listen: SocketAddr) -> Result<(), AppError> {
+    // What the demo shows is on stdout; the router's log would only stand in between.
+    telemetry::log("warn")?;
+    let directory = tempfile::Builder::new().prefix("tract-demo-").tempdir()?;
+    let mut settings = Settings { listen, ..Settings::default() };
+    settings.store = StoreSettings::Embedded { path: directory.path().to_owned(), partitions: 256 };
+    settings.egress.rules = EgressRules { allow_private: true, allow_http: true };
+    let running = start(settings, Arc::new(SystemClock), telemetry::collect()?).await?;
+    let url = format!("http://{}", running.addr());
+    let stop = async {
+        if let Err(error) = told_to_stop().await {
+            tracing::error!(%error, "signals cannot be caught");
+        }
+    };
+    let played = demo::run(&url, running.admin_token().expose(), demo::Options::default(), stop).await;
+    running.stop().await?;
+    Ok(played?)
 }
 
 /// Returns at the first SIGTERM or SIGINT.

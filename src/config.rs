@@ -17,7 +17,7 @@ use tract_domain::ReceiverId;
 
 /// A store's message ids are counter × partitions + partition and must stay below 2^53; with so many partitions they do
 /// until the year 2094.
-const MAX_PARTITIONS: u64 = 4096;
+const MAX_PARTITIONS: u64 = 1024;
 /// The shortest secret that a JWT is signed with, in bytes: the length of the hash.
 const MIN_JWT_SECRET: usize = 32;
 
@@ -386,6 +386,7 @@ fn check_root(path: &Path) -> Result<(), String> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test says what it expects by panicking")]
 mod tests {
     use super::*;
     use proptest::prelude::*;
@@ -481,8 +482,8 @@ passivate_after = "90s"
             ("[store]\nkind = \"mysql\"", "tract.toml:2: store.kind: must be \"embedded\""),
             ("[store]\nkind = \"redis\"", "tract.toml:2: store.kind: \"redis\" is not built yet in this version"),
             ("[store]\npath = \"\"", "tract.toml:2: store.path: must not be empty"),
-            ("[store]\npartitions = 0", "tract.toml:2: store.partitions: must be from 1 to 4096"),
-            ("[store]\npartitions = -1", "tract.toml:2: store.partitions: must be from 1 to 4096"),
+            ("[store]\npartitions = 0", "tract.toml:2: store.partitions: must be from 1 to 1024"),
+            ("[store]\npartitions = -1", "tract.toml:2: store.partitions: must be from 1 to 1024"),
             ("[store]\npartitions = 2.5", "tract.toml:2: store.partitions: must be a whole number, not a fraction"),
             ("[store]\npartitions = \"256\"", "tract.toml:2: store.partitions: must be a whole number, not a string"),
             ("[store]\npartitions = 99999999999999999999", "tract.toml:2: store.partitions: this number is too large"),

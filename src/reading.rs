@@ -389,6 +389,7 @@ pub fn milliseconds(text: &str) -> Result<u64, DurationFault> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test says what it expects by panicking")]
 mod tests {
     use super::*;
     use proptest::prelude::*;

@@ -23,9 +23,10 @@ pub enum TelemetryFault {
     Metrics(#[from] BuildError),
 }
 
-/// Sends one line for each event to stderr: for people on a terminal, else JSON. `RUST_LOG` chooses what; default `info`.
-pub fn log() -> Result<(), TelemetryFault> {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+/// Sends one line for each event to stderr: for people on a terminal, else JSON. `RUST_LOG` chooses what;
+/// `usual` is meant without it.
+pub fn log(usual: &str) -> Result<(), TelemetryFault> {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(usual));
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     if std::io::stderr().is_terminal() {
         lines.with_target(false).finish().try_init()?;

@@ -1,34 +1,82 @@
 //! Facts of a thread as they travel: the entries of the feed (section 6).
 
-use crate::webhook::{Metadata, agent_fields, completion_type, iso};
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::value::RawValue;
+use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use tract_actors::ports::StoredEntry;
 use tract_domain::entry::IvaNote;
-use tract_domain::{Agent, ControlChange, Entry, Event, Fact, Json, Message, ReceiverId, StateChange};
+use tract_domain::{
+    Agent, Completion, ControlChange, Entry, Event, Fact, Json, Message, ReceiverId, StateChange, Timestamp,
+};
+
+/// A time on the wire: ISO 8601, UTC, milliseconds, `Z`.
+pub fn time(at: Timestamp) -> String {
+    // A time beyond the calendar's end is not worth an error: it shows as the end.
+    let at = jiff::Timestamp::from_millisecond(at.0).unwrap_or(jiff::Timestamp::MAX);
+    format!("{at:.3}")
+}
 
 /// A cause, action or the like by its wire name, which is its serde name.
 pub fn name<T: Serialize>(value: &T) -> Value {
     serde_json::to_value(value).unwrap_or(Value::Null)
 }
 
-/// What is known of an agent, by its wire names.
-fn agent(agent: &Agent) -> Value {
-    json!(agent_fields(Metadata::default(), Some(agent)))
+/// `completion_type`, section 10.
+pub fn completion(completion: Completion) -> &'static str {
+    match completion {
+        Completion::Bot => "gogo",
+        Completion::Agent => "agent",
+        Completion::Auto => "autocomplete",
+    }
+}
+
+/// The wire names of what is known of an agent.
+pub fn agent(agent: &Agent) -> Map<String, Value> {
+    let fields = [
+        ("agent_id", &agent.id),
+        ("agent_name", &agent.name),
+        ("agent_email", &agent.email),
+        ("profile_image", &agent.profile_image),
+        ("team_name", &agent.team_name),
+    ];
+    fields.into_iter().filter_map(|(name, v)| v.as_ref().map(|v| (name.to_owned(), json!(v)))).collect()
+}
+
+/// An object's fields, each verbatim. What is stored was checked when it came in.
+pub fn fields(object: Option<&Json>) -> BTreeMap<String, Box<RawValue>> {
+    object.and_then(|json| serde_json::from_str(&json.0).ok()).unwrap_or_default()
+}
+
+/// Puts our own fields over a sender's: ours win.
+pub fn overlay(fields: &mut BTreeMap<String, Box<RawValue>>, ours: Map<String, Value>) {
+    for (name, value) in ours {
+        if let Ok(raw) = serde_json::value::to_raw_value(&value) {
+            fields.insert(name, raw);
+        }
+    }
 }
 
 /// A message's `metadata`: the sender's keys, then ours, as this receiver stands to the thread.
-fn message_metadata(entry: &Entry, message: &Message, viewer: Option<&ReceiverId>) -> Metadata {
-    Metadata::of(message.metadata.as_ref())
-        .with("sequence", entry.sequence)
-        .with("control_epoch", entry.control_epoch)
-        .with("active", entry.active.as_str())
-        .with_some("standby", viewer.map(|viewer| *viewer != entry.active))
+pub fn message_metadata(
+    entry: &Entry,
+    message: &Message,
+    viewer: Option<&ReceiverId>,
+) -> BTreeMap<String, Box<RawValue>> {
+    let mut metadata = fields(message.metadata.as_ref());
+    let mut ours = Map::new();
+    ours.insert("sequence".to_owned(), json!(entry.sequence));
+    ours.insert("control_epoch".to_owned(), json!(entry.control_epoch));
+    ours.insert("active".to_owned(), json!(entry.active.as_str()));
+    if let Some(viewer) = viewer {
+        ours.insert("standby".to_owned(), json!(*viewer != entry.active));
+    }
+    overlay(&mut metadata, ours);
+    metadata
 }
 
 /// One entry of the feed.
-#[derive(Serialize)]
+#[derive(Debug, Serialize)]
 pub struct FeedEntry {
     sequence: u64,
     kind: &'static str,
@@ -39,7 +87,7 @@ pub struct FeedEntry {
     own: BTreeMap<&'static str, Value>,
     /// Verbatim, so beside the fields that are made here.
     #[serde(skip_serializing_if = "Option::is_none")]
-    metadata: Option<Metadata>,
+    metadata: Option<BTreeMap<String, Box<RawValue>>>,
 }
 
 /// Renders an entry as this receiver sees it; the operator is no receiver.
@@ -56,20 +104,20 @@ pub fn feed_entry(stored: &StoredEntry, viewer: Option<&ReceiverId>) -> FeedEntr
         }
         Fact::Event(event) => {
             let (own, metadata) = event_fields(event);
-            ("event", own, metadata.map(|m| Metadata::of(Some(m))))
+            ("event", own, metadata.map(|m| fields(Some(m))))
         }
-        Fact::State(change) => ("state", state_fields(change), change.metadata.as_ref().map(|m| Metadata::of(Some(m)))),
+        Fact::State(change) => ("state", state_fields(change), change.metadata.as_ref().map(|m| fields(Some(m)))),
         Fact::Control(change) => {
             let mut own = control_fields(change);
             own.insert("active", json!(entry.active.as_str()));
-            ("control", own, change.metadata.as_ref().map(|m| Metadata::of(Some(m))))
+            ("control", own, change.metadata.as_ref().map(|m| fields(Some(m))))
         }
     };
     FeedEntry {
         sequence: entry.sequence,
         kind,
         conversation_number: entry.conversation.to_string(),
-        timestamp: iso(entry.at),
+        timestamp: time(entry.at),
         control_epoch: entry.control_epoch,
         own,
         metadata,
@@ -82,7 +130,7 @@ fn event_fields(event: &Event) -> (BTreeMap<&'static str, Value>, Option<&Json>)
             let (category, subcategory) = topic.names();
             let mut own = categorised(category, json!(subcategory));
             own.insert("by", json!(by.as_str()));
-            put(&mut own, "agent", named.as_ref().map(agent));
+            put(&mut own, "agent", named.as_ref().map(|a| Value::Object(agent(a))));
             (own, metadata.as_ref())
         }
         Event::Iva { note, detail } => {
@@ -99,19 +147,20 @@ fn state_fields(change: &StateChange) -> BTreeMap<&'static str, Value> {
     own.insert("to", json!(change.to.as_str()));
     own.insert("cause", name(&change.cause));
     put(&mut own, "by", change.by.as_ref().map(|by| json!(by.as_str())));
-    put(&mut own, "completion_type", change.completion.map(|c| json!(completion_type(c))));
-    put(&mut own, "agent", change.agent.as_ref().map(agent));
+    put(&mut own, "completion_type", change.completion.map(|c| json!(completion(c))));
+    put(&mut own, "agent", change.agent.as_ref().map(|a| Value::Object(agent(a))));
     own
 }
 
 fn control_fields(change: &ControlChange) -> BTreeMap<&'static str, Value> {
     let mut own = categorised("thread_control", name(&change.action));
+    own.insert("action", name(&change.action));
     own.insert("from", json!(change.from.as_str()));
     own.insert("to", json!(change.to.as_str()));
     own.insert("cause", name(&change.cause));
     put(&mut own, "by", change.by.as_ref().map(|by| json!(by.as_str())));
     put(&mut own, "offer_id", change.offer_id.as_ref().map(|id| json!(id)));
-    put(&mut own, "deadline", change.deadline.map(|at| json!(iso(at))));
+    put(&mut own, "deadline", change.deadline.map(|at| json!(time(at))));
     own
 }
 
@@ -128,7 +177,7 @@ fn put(fields: &mut BTreeMap<&'static str, Value>, name: &'static str, value: Op
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tract_domain::{Body, Cause, Completion, ControlAction, Sender, State, Timestamp, Topic};
+    use tract_domain::{Body, Cause, ControlAction, Sender, State, Topic};
 
     fn id(text: &str) -> ReceiverId {
         ReceiverId::new(text).unwrap()
@@ -141,6 +190,13 @@ mod tests {
     }
     fn object(json: &str) -> Option<Json> {
         Some(Json(json.into()))
+    }
+
+    #[test]
+    fn times_have_milliseconds() {
+        assert_eq!(time(Timestamp(0)), "1970-01-01T00:00:00.000Z");
+        assert_eq!(time(Timestamp(1_785_000_000_007)), "2026-07-25T17:20:00.007Z");
+        assert!(time(Timestamp(i64::MAX)).ends_with('Z'));
     }
 
     #[test]

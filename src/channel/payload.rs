@@ -1,7 +1,8 @@
 //! What a business's channel webhook is told (section 10, "Outgoing").
 
 use super::Profile;
-use crate::webhook::{Metadata, completion_type, embedded, iso};
+use crate::webhook::{Metadata, embedded};
+use crate::wire;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
@@ -143,7 +144,7 @@ pub(crate) fn render(event: ChannelEvent, stored: &StoredEntry, setting: &Settin
     };
     let body = Outgoing {
         version: "1.0",
-        timestamp: iso(entry.at),
+        timestamp: wire::time(entry.at),
         business_id: setting.business_id,
         business_name: setting.business_name,
         event_name: event.as_str(),
@@ -232,7 +233,7 @@ fn ended(entry: &Entry, change: &StateChange, speaker: &Speaker, setting: &Setti
         conversation_identifier: identifier,
         chat_link: "",
         complete_chat_link: "",
-        completion_type: completion_type(completion),
+        completion_type: wire::completion(completion),
         completion_by: match completion {
             Completion::Bot => "Bot completed".to_owned(),
             Completion::Agent => speaker.name.clone(),

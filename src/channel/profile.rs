@@ -67,10 +67,10 @@ impl Profile {
     pub fn from_json(json: &Json) -> Option<Self> {
         serde_json::from_str(&json.0).ok()
     }
-    /// What an agent tool may ask for by name (section 5): the record's own fields that hold something, then
-    /// `custom_data`, which cannot shadow them. `auth_code` is a credential, and not among them.
+    /// What an agent tool may ask for by name (section 5): what the record holds, and `custom_data`, which cannot shadow
+    /// it. `auth_code` is not among them: it is a credential, meant for the client's bot alone.
     pub fn details(&self) -> Map<String, Value> {
-        let fields = [
+        let own = [
             ("mobile_no", &self.mobile_no),
             ("email", &self.email),
             ("name", &self.name),
@@ -80,10 +80,9 @@ impl Profile {
             ("package_name", &self.package_name),
         ];
         let mut details = self.custom_data.clone();
-        details.remove("auth_code");
-        details.insert("auth_id".to_owned(), self.auth_id.clone().into());
-        for (name, value) in fields {
-            if let Some(value) = value.as_ref().filter(|v| !v.is_empty()) {
+        details.insert("device_platform".to_owned(), self.device_platform.name().into());
+        for (name, value) in own {
+            if let Some(value) = value {
                 details.insert(name.to_owned(), value.clone().into());
             }
         }
@@ -116,11 +115,11 @@ mod tests {
         let profile = Profile {
             auth_code: Some("top".to_owned()),
             email: Some("real".to_owned()),
-            name: Some(String::new()),
-            custom_data: json!({"email": "fake", "auth_code": "x", "tier": 3}).as_object().unwrap().clone(),
+            custom_data: json!({"email": "fake", "tier": 3}).as_object().unwrap().clone(),
             ..Profile::new("x")
         };
-        assert_eq!(Value::Object(profile.details()), json!({"auth_id": "x", "email": "real", "tier": 3}));
+        let details = Value::Object(profile.details());
+        assert_eq!(details, json!({"device_platform": "Webhook", "email": "real", "tier": 3}));
         assert_eq!(format!("{profile:?}"), "Profile(…)");
     }
 }

@@ -58,7 +58,8 @@ impl Router {
             return serde_json::from_str(&text).map_err(|_| AdminError::Unintelligible);
         }
         let told = serde_json::from_str::<Value>(&text).ok();
-        let told = told.as_ref().and_then(|v| v.get("error").or_else(|| v.get("error_message"))).and_then(Value::as_str);
+        let told =
+            told.as_ref().and_then(|v| v.get("error").or_else(|| v.get("error_message"))).and_then(Value::as_str);
         let told = told.unwrap_or("no reason given").to_owned();
         Err(match status {
             StatusCode::UNAUTHORIZED => AdminError::Unauthorized,

@@ -1,6 +1,6 @@
 //! `tract check`
 
-use super::{ConfigFile, Failure, print, tenants_file::TenantsFile, tenants_file::TenantsError};
+use super::{ConfigFile, Failure, print, tenants_file::TenantsError, tenants_file::TenantsFile};
 use crate::{
     config::{ConfigError, Settings},
     reading::Located,

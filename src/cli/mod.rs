@@ -11,7 +11,6 @@ mod token;
 use crate::{
     app::{self, AppError},
     config::{ConfigError, listen_address},
-    demo,
 };
 use clap::{Parser, Subcommand, error::ErrorKind};
 use std::{io, net::SocketAddr, path::PathBuf, process::ExitCode};
@@ -39,11 +38,15 @@ enum Command {
         listen: SocketAddr,
     },
     /// Run the router
-    #[command(after_help = "Example:\n  tract serve\n  tract serve --config /etc/tract/tract.toml --listen 0.0.0.0:8080\n\n\
-        Every key of the file is also read from the environment, which wins: TRACT_STORE__PATH=/var/lib/tract")]
+    #[command(
+        after_help = "Example:\n  tract serve\n  tract serve --config /etc/tract/tract.toml --listen 0.0.0.0:8080\n\n\
+        Every key of the file is also read from the environment, which wins: TRACT_STORE__PATH=/var/lib/tract"
+    )]
     Serve(serve::Serve),
     /// Create or update the clients, businesses and agent tools that a file declares
-    #[command(after_help = "Example:\n  tract apply -f tenants.toml --url http://127.0.0.1:8080 --admin-token \"$TOKEN\"")]
+    #[command(
+        after_help = "Example:\n  tract apply -f tenants.toml --url http://127.0.0.1:8080 --admin-token \"$TOKEN\""
+    )]
     Apply(apply::Apply),
     /// Issue a token for a receiver of a client, and print it alone
     #[command(after_help = "Example:\n  tract token --client acme --receiver sprinkle --ttl 1h")]
@@ -104,7 +107,7 @@ pub fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<(), Failure> {
     match command {
-        Command::Demo { listen } => Ok(app::run(demo::run(listen)).map_err(Failure::Runtime)??),
+        Command::Demo { listen } => Ok(app::run(app::demo(listen)).map_err(Failure::Runtime)??),
         Command::Serve(serve) => serve.run(),
         Command::Apply(apply) => apply.run(),
         Command::Token(token) => token.run(),

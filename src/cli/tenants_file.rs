@@ -1,8 +1,8 @@
 //! Reading `tenants.toml`, with the certificates that it names put in as text.
 
 use crate::{
-    security::url::EgressRules,
     reading::{Fault, Located, Source},
+    security::url::EgressRules,
     tenancy::{certificate::MAX_CERTIFICATE, declaration::Declaration},
 };
 use serde_json::Value;

@@ -9,7 +9,7 @@ use super::users::read_profile;
 use super::{Edge, Problem};
 use crate::channel::Profile;
 use crate::hsl;
-use crate::webhook::iso;
+use crate::wire;
 use axum::Json as Answered;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -336,7 +336,7 @@ pub async fn log_message(
     let logged = MessageLogged {
         message_id: answer.message_ids.get(entry).copied().ok_or_else(Problem::internal)?,
         message_body: body.message_body,
-        created_at: iso(answer.at),
+        created_at: wire::time(answer.at),
         message_type,
     };
     Ok(mark(Answered(logged).into_response(), answer.replayed))

@@ -5,9 +5,9 @@ use super::decode::{Name, Text};
 use super::idempotency::{self, RequestKey, Scope};
 use super::request::Posted;
 use super::{Edge, Problem};
-use crate::security::url::check_url;
+use crate::security::egress::check_url;
 use crate::tenancy::{Hook, Secret};
-use crate::webhook::iso;
+use crate::wire;
 use axum::Json as Answered;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
@@ -43,7 +43,7 @@ pub struct WhichHook {
 }
 
 /// A registered hook.
-#[derive(Serialize, ToSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct HookRegistered {
     /// As it was registered; payloads carry this name.
     category: String,
@@ -96,8 +96,8 @@ pub async fn register(
         enabled: true,
         registered_at: edge.now(),
     };
-    let keep = key.map(|key| (key, kept(&hook)));
-    let (hook, secret) = edge.tenancy.register_hook_once(hook, keep).await?;
+    let keep = key.map(|key| (key, kept as fn(&Hook) -> Json));
+    let (hook, secret) = edge.tenancy.register_hook(hook, keep).await?;
     Ok(Answered(HookRegistered::new(&hook, secret.as_ref())).into_response())
 }
 
@@ -127,7 +127,7 @@ pub async fn unregister(
     let answer = HookUnregistered { success: true, category, subcategory };
     let json = Json(serde_json::to_string(&answer).unwrap_or_default().into());
     let keep = key.map(|key| (key, json.clone()));
-    edge.tenancy.unregister_hook_once(&caller.client, &caller.receiver, topic, keep).await?;
+    edge.tenancy.unregister_hook(&caller.client, &caller.receiver, topic, keep).await?;
     Ok(idempotency::body(&json, false))
 }
 
@@ -165,7 +165,7 @@ pub async fn list(State(edge): State<Arc<Edge>>, caller: Caller) -> Result<Answe
             url: hook.url.clone(),
             enabled: hook.enabled,
             pending: status.pending,
-            last_success_at: status.last_success_at.map(iso),
+            last_success_at: status.last_success_at.map(wire::time),
             last_error: status.last_error,
         });
     }

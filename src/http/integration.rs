@@ -9,7 +9,6 @@ use axum::Json as Answered;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 use std::sync::Arc;
 use tract_actors::router::Ask;
 use tract_domain::{Command, Json, UserId};
@@ -61,12 +60,14 @@ pub async fn send_chat_to_agent(
     }
     let scope =
         Scope { client: &caller.client, receiver: "", route: "send_chat_to_agent", thread: body.user_name.as_str() };
-    let metadata = json!({"team_name": &*body.team_name}).to_string();
     let ask = Ask {
         idempotency: key.map(|key| key.scoped(scope, edge.now())),
         user_id: body.user_name.clone(),
         client: caller.client.clone(),
-        command: Command::SendToAgent { countdown_ms: countdown_s * 1000, metadata: Some(Json(metadata.into())) },
+        command: Command::SendToAgent {
+            countdown_ms: countdown_s * 1000,
+            metadata: Some(Json(serde_json::json!({"team_name": String::from(body.team_name)}).to_string().into())),
+        },
     };
     let answer = edge.threads.ask(ask).await?;
     Ok(mark(Answered(Success { success: true }).into_response(), answer.replayed))

@@ -4,7 +4,6 @@ use super::auth::Caller;
 use super::request::Params;
 use super::{Edge, Problem};
 use crate::tenancy::ReceiveScope;
-use crate::webhook::iso;
 use crate::wire::{self, FeedEntry};
 use axum::Json as Answered;
 use axum::extract::State;
@@ -183,21 +182,21 @@ impl Edge {
                 offer_id: offer.id.clone(),
                 from: offer.from.to_string(),
                 to: offer.to.to_string(),
-                deadline: iso(offer.deadline),
+                deadline: wire::time(offer.deadline),
             }),
             request: control
                 .request
                 .as_ref()
-                .map(|request| RequestView { from: request.from.to_string(), deadline: iso(request.deadline) }),
+                .map(|request| RequestView { from: request.from.to_string(), deadline: wire::time(request.deadline) }),
             deadlines: deadlines
                 .into_iter()
-                .map(|(kind, at)| DeadlineView { kind: deadline_name(kind), at: iso(at) })
+                .map(|(kind, at)| DeadlineView { kind: deadline_name(kind), at: wire::time(at) })
                 .collect(),
             history: thread
                 .history()
                 .map(|step| StepView {
                     sequence: step.sequence,
-                    at: iso(step.at),
+                    at: wire::time(step.at),
                     action: wire::name(&step.action),
                     from: step.from.to_string(),
                     to: step.to.to_string(),

@@ -5,7 +5,7 @@ use super::control::OfThread;
 use super::decode::Text;
 use super::request::Posted;
 use super::{Edge, Problem};
-use crate::channel::Profile;
+use crate::channel::profile::Profile;
 use axum::Json as Answered;
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
@@ -16,7 +16,7 @@ use tract_domain::{Json, UserId};
 use utoipa::ToSchema;
 
 /// A user.
-#[derive(Serialize, ToSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct UserView {
     #[schema(example = "u-3f9c")]
     user_id: String,
@@ -50,7 +50,7 @@ pub async fn user(
 }
 
 /// Which details of which user.
-#[derive(Deserialize, ToSchema)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[schema(example = json!({"user_id": "u-3f9c", "details_requested": ["email", "plan"]}))]
 pub struct DetailsRequest {
     #[schema(value_type = String, max_length = 128)]
@@ -61,7 +61,7 @@ pub struct DetailsRequest {
 }
 
 /// A user's details.
-#[derive(Serialize, ToSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct UserDetails {
     user_id: String,
     /// Those that were asked for and are there.

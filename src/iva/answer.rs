@@ -1,6 +1,6 @@
 //! What a bot's answer means. Bots are sloppy: whatever can be shown to the customer is shown.
 
-use crate::hsl::{read_body, text_element as text_body};
+use crate::hsl::{MAX_BODY, read_body, text_element};
 use crate::security::egress::{Answer, SendFault};
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -10,9 +10,6 @@ use tract_domain::{Body, IvaAnswer, Json};
 
 /// How much of an answer is read, in bytes.
 pub(crate) const MAX_ANSWER: usize = 1024 * 1024;
-
-/// Longest message that goes into a thread (section 6), in bytes.
-const MAX_BODY: usize = 64 * 1024;
 
 /// How much a bot may keep, in characters: of the conversation and of the user together.
 const MAX_DETAILS: usize = 500;
@@ -92,12 +89,12 @@ fn message(item: &RawValue) -> Result<Option<Body>, &'static str> {
         Ok(Value::Null) => return Ok(None),
         Ok(Value::String(text)) if text.trim().is_empty() => return Ok(None),
         // Text that only looks like HSL is still what the bot wanted to say: better seen than lost.
-        Ok(Value::String(text)) => read_body(&text).unwrap_or_else(|_| text_body(&text)),
-        Ok(Value::Number(number)) => text_body(&number.to_string()),
+        Ok(Value::String(text)) => read_body(&text).unwrap_or_else(|_| text_element(&text)),
+        Ok(Value::Number(number)) => text_element(&number.to_string()),
         // As it was written: re-serialising would change numbers and the order of keys.
         Ok(Value::Object(element)) => match (read_body(item.get()), element.get("text")) {
             (Ok(body), _) => body,
-            (Err(_), Some(Value::String(text))) if !text.trim().is_empty() => text_body(text),
+            (Err(_), Some(Value::String(text))) if !text.trim().is_empty() => text_element(text),
             _ => return Err("is neither text nor HSL"),
         },
         _ => return Err("is neither text nor HSL"),

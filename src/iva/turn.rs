@@ -1,7 +1,8 @@
 //! One turn: a customer's message, put to the bot.
 
 use crate::channel::Profile;
-use crate::webhook::{Metadata, embedded, iso};
+use crate::webhook::{Metadata, embedded};
+use crate::wire;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
@@ -91,7 +92,7 @@ pub(crate) fn render(stored: &StoredEntry, setting: &Setting<'_>) -> Option<Vec<
             id: *message_id,
             body: text_of(&message.body.0),
             r#type: numbered.unwrap_or_else(|| MessageType::Text.number()),
-            timestamp: iso(entry.at),
+            timestamp: wire::time(entry.at),
             file_url: metadata.get("file_url").map(ToOwned::to_owned),
         },
     };

@@ -101,6 +101,8 @@ mod tests {
             ("ftp://bot.example/", Err(UrlFault::Scheme), Err(UrlFault::Scheme)),
             ("file:///etc/passwd", Err(UrlFault::Scheme), Err(UrlFault::Scheme)),
             ("https://me:secret@bot.example/", Err(UrlFault::Credentials), Err(UrlFault::Credentials)),
+            ("data:text/plain,x", Err(UrlFault::NotAbsolute), Err(UrlFault::NotAbsolute)),
+            ("https://bot.exam\tple/", Err(UrlFault::NotAbsolute), Err(UrlFault::NotAbsolute)),
             ("https://@bot.example/", Err(UrlFault::Credentials), Err(UrlFault::Credentials)),
             (&long, Err(UrlFault::TooLong), Err(UrlFault::TooLong)),
         ] {

@@ -101,7 +101,7 @@ mod tests {
     fn handles_are_the_same_for_ever() {
         let handles = Handles::new(&[7; 32], 256);
         let id = handles.user_id(&client("acme"), 343, "walter@example.org");
-        assert_eq!(id.as_str(), "HANDLE");
+        assert_eq!(id.as_str(), "uANDoHSL_rV_1IKS78xe9lfjR");
         assert_eq!(handles.partition(&id), Some(handles.home(&client("acme"), "walter@example.org")));
     }
 

@@ -73,6 +73,7 @@ pub fn parse(text: &str) -> Result<Parsed, CertificateFault> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test says what it expects by panicking")]
 pub(crate) mod tests {
     use super::*;
 

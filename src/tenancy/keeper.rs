@@ -44,6 +44,21 @@ impl From<Vec<Fault>> for TenancyError {
 
 /// A caller's idempotency key, with the body to keep for it; it commits in one step with the change (section 2).
 pub type Keep = Option<(IdempotencyKey, Json)>;
+/// As [`Keep`], where the body shows the hook as it came to be.
+pub type KeepHook = Option<(IdempotencyKey, fn(&Hook) -> Json)>;
+
+/// What is to be done, and what the caller then gets.
+struct Decided<T> {
+    changes: Vec<Change>,
+    keep: Keep,
+    answer: T,
+}
+
+impl<T> Decided<T> {
+    fn new(changes: Vec<Change>, answer: T) -> Self {
+        Self { changes, keep: None, answer }
+    }
+}
 
 /// Keeps the [`Directory`] and changes it.
 pub struct Tenancy {
@@ -80,21 +95,14 @@ impl Tenancy {
     pub async fn apply(&self, declaration: Declaration) -> Result<Vec<Made>, TenancyError> {
         let decide = |directory: &Directory| {
             let plan = plan::plan(&declaration, directory, self.rules)?;
-            Ok((plan.changes, plan.made))
+            Ok(Decided::new(plan.changes, plan.made))
         };
-        self.change(None, decide).await
+        self.change(decide).await
     }
 
-    /// Registers a hook, or replaces its URL and enables it. The secret is shown when this made it.
-    pub async fn register_hook(&self, hook: Hook) -> Result<(Arc<Hook>, Option<Secret>), TenancyError> {
-        self.register_hook_once(hook, None).await
-    }
-    /// As [`Self::register_hook`], for a call with an idempotency key.
-    pub async fn register_hook_once(
-        &self,
-        hook: Hook,
-        keep: Keep,
-    ) -> Result<(Arc<Hook>, Option<Secret>), TenancyError> {
+    /// Registers a hook, or replaces its URL and enables it. The secret is shown when this made it. `keep`
+    /// commits in the same step.
+    pub async fn register_hook(&self, hook: Hook, keep: KeepHook) -> Result<(Arc<Hook>, Option<Secret>), TenancyError> {
         if let Err(fault) = check_url(&hook.url, self.rules) {
             return Err(vec![Fault::new("url", fault.to_string())].into());
         }
@@ -110,6 +118,7 @@ impl Tenancy {
             hook.enabled = true;
             hook.registered_at = before.map_or(hook.registered_at, |h| h.registered_at);
             let hook = Arc::new(hook);
+            let keep = keep.map(|(key, render)| (key, render(&hook)));
             let mut changes = Vec::new();
             if before != Some(&hook) {
                 changes.push(Change::Hook(hook.clone()));
@@ -121,21 +130,12 @@ impl Tenancy {
                 changes.push(Change::HookSecret(KeptHookSecret { client, receiver, secret: secret.clone() }));
                 made = Some(secret);
             }
-            Ok((changes, (hook, made)))
+            Ok(Decided { changes, keep, answer: (hook, made) })
         };
-        self.change(keep, decide).await
+        self.change(decide).await
     }
-    /// Removes a hook; what waits for it goes too.
+    /// Removes a hook; what waits for it goes too. `keep` commits in the same step.
     pub async fn unregister_hook(
-        &self,
-        client: &ClientId,
-        receiver: &ReceiverId,
-        topic: Topic,
-    ) -> Result<(), TenancyError> {
-        self.unregister_hook_once(client, receiver, topic, None).await
-    }
-    /// As [`Self::unregister_hook`], for a call with an idempotency key.
-    pub async fn unregister_hook_once(
         &self,
         client: &ClientId,
         receiver: &ReceiverId,
@@ -144,9 +144,12 @@ impl Tenancy {
     ) -> Result<(), TenancyError> {
         let decide = |directory: &Directory| match directory.hook(client, receiver, topic) {
             None => Err(TenancyError::Unknown("hook")),
-            Some(_) => Ok((vec![Change::NoHook(client.clone(), receiver.clone(), topic)], ())),
+            Some(_) => {
+                let changes = vec![Change::NoHook(client.clone(), receiver.clone(), topic)];
+                Ok(Decided { changes, keep: keep.clone(), answer: () })
+            }
         };
-        self.change(keep, decide).await
+        self.change(decide).await
     }
 
     /// Removes an ECT, its hooks and secrets, and itself from all clients. Refused while threads are held by it, unless
@@ -157,9 +160,9 @@ impl Tenancy {
         self.unused(None, None, Some(id), force).await?;
         let decide = |directory: &Directory| {
             there(directory)?;
-            Ok((plan::delete_ect(id, directory)?, ()))
+            Ok(Decided::new(plan::delete_ect(id, directory)?, ()))
         };
-        self.change(None, decide).await
+        self.change(decide).await
     }
     /// Removes a client. Refused while it has threads, unless forced.
     pub async fn delete_client(&self, id: &ClientId, force: bool) -> Result<(), TenancyError> {
@@ -168,9 +171,9 @@ impl Tenancy {
         self.unused(Some(id), None, None, force).await?;
         let decide = |directory: &Directory| {
             there(directory)?;
-            Ok((plan::delete_client(id, directory), ()))
+            Ok(Decided::new(plan::delete_client(id, directory), ()))
         };
-        self.change(None, decide).await
+        self.change(decide).await
     }
     /// Removes a business. Refused while it has threads, unless forced.
     pub async fn delete_business(&self, client: &ClientId, id: BusinessId, force: bool) -> Result<(), TenancyError> {
@@ -180,20 +183,21 @@ impl Tenancy {
         };
         there(&self.current.load())?;
         self.unused(Some(client), Some(id), None, force).await?;
-        let decide = |directory: &Directory| Ok((plan::delete_business(&*there(directory)?, id, directory)?, ()));
-        self.change(None, decide).await
+        let decide =
+            |directory: &Directory| Ok(Decided::new(plan::delete_business(&*there(directory)?, id, directory)?, ()));
+        self.change(decide).await
     }
 
     /// A secret of the deployment itself, such as the JWT key: made by `make` the first time, the same ever after.
     pub async fn deployment_secret(&self, name: &str, make: fn() -> String) -> Result<Secret, TenancyError> {
         let decide = |directory: &Directory| {
             if let Some(secret) = directory.secrets.get(name) {
-                return Ok((Vec::new(), secret.clone()));
+                return Ok(Decided::new(Vec::new(), secret.clone()));
             }
             let secret = Secret::new(make());
-            Ok((vec![Change::Secret(name.to_owned(), secret.clone())], secret))
+            Ok(Decided::new(vec![Change::Secret(name.to_owned(), secret.clone())], secret))
         };
-        self.change(None, decide).await
+        self.change(decide).await
     }
 
     async fn unused(
@@ -217,8 +221,7 @@ impl Tenancy {
     /// not lost.
     async fn change<T>(
         &self,
-        keep: Keep,
-        decide: impl Fn(&Directory) -> Result<(Vec<Change>, T), TenancyError>,
+        decide: impl Fn(&Directory) -> Result<Decided<T>, TenancyError>,
     ) -> Result<T, TenancyError> {
         let _one_at_a_time = self.writing.lock().await;
         let mut undecided = None;
@@ -227,12 +230,12 @@ impl Tenancy {
             let (write, next, answer) = match undecided.take() {
                 Some(decided) => decided,
                 None => {
-                    let (changes, answer) = decide(&current)?;
+                    let Decided { changes, keep, answer } = decide(&current)?;
                     if changes.is_empty() && keep.is_none() {
                         return Ok(answer);
                     }
                     let next = current.with(current.revision + 1, &changes);
-                    (write_of(&changes, &current, &next, keep.clone())?, next, answer)
+                    (write_of(&changes, &current, &next, keep)?, next, answer)
                 }
             };
             let unknown = match self.store.write_documents(write.clone()).await {

@@ -19,4 +19,5 @@ pub use keeper::{Tenancy, TenancyError};
 pub use model::{Business, Certificate, ChannelWebhook, Client, Ect, Hook, Iva, PassScope, ReceiveScope, Secret};
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::unimplemented, reason = "a test says what it expects by panicking")]
 mod tests;

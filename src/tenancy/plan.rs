@@ -39,14 +39,15 @@ impl Declaration {
             entities.filter_map(|f| f.key.split_inclusive(']').next().map(str::to_owned)).collect::<HashSet<_>>()
         };
         let (bad_ects, bad_clients) = (bad("ect["), bad("client["));
-        let whole = |key: &str| faults.iter().any(|f| f.key == key);
-        let unsure = !bad_ects.is_empty() || whole("ect") || whole("");
+        // An ECT may be declared where it cannot be read; that a client's receivers exist is then no question.
+        let hidden = |key: &str| key.ends_with(".ect_id") || !key.contains('[') || bad_ects.contains(key);
+        let unsure = faults.iter().any(|f| hidden(&f.key));
         if let Err(more) = plan(&declaration, &Directory::default(), rules) {
             // What already has a fault has stand-ins for values, about which there is nothing more to say.
             faults.extend(more.into_iter().filter(|fault| {
                 let entity = fault.key.split_inclusive(']').next().unwrap_or_default();
                 let about_receivers = fault.key.starts_with("client[") && !fault.key.ends_with("url");
-                !bad_ects.contains(entity) && !bad_clients.contains(entity) && !(unsure && about_receivers)
+                !(bad_ects.contains(entity) || bad_clients.contains(entity) || unsure && about_receivers)
             }));
         }
         faults

@@ -31,8 +31,8 @@ fn only_ect(client: &Client, ects: &Ects) -> Option<ReceiverId> {
 /// Who gets a new conversation: the business's choice, else the client's, else the IVA, else SAC, else the only ECT. A
 /// choice that is disabled now is passed over.
 pub(super) fn default_receiver(client: &Client, business: Option<&Business>, ects: &Ects) -> Option<ReceiverId> {
-    let chosen = business.and_then(|b| b.default_receiver.as_ref()).into_iter().chain(&client.default_receiver);
-    let chosen = chosen.filter(|id| is_enabled(client, ects, id)).next().cloned();
+    let mut choices = business.and_then(|b| b.default_receiver.as_ref()).into_iter().chain(&client.default_receiver);
+    let chosen = choices.find(|id| is_enabled(client, ects, id)).cloned();
     let iva = || client.iva.is_some().then(ReceiverId::iva);
     let sac = || client.sac.then(ReceiverId::sac);
     chosen.or_else(iva).or_else(sac).or_else(|| only_ect(client, ects))

@@ -72,6 +72,7 @@ pub fn webhook_secret(text: &str) -> Result<Secret, SecretFault> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test says what it expects by panicking")]
 mod tests {
     use super::*;
 

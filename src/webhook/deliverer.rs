@@ -132,9 +132,8 @@ impl WebhookDeliverer {
 
     async fn create_user(&self, hook: &Hook, secret: &Secret, delivery: &Delivery) -> Result<Attempt, Unsent> {
         let key = self.thread(delivery).await?.key;
-        let (user, profile) = self.user(&key).await?;
-        let known_as = user.as_ref().and_then(|user| user.ect_user_ids.get(&hook.receiver)).map(String::as_str);
-        let body = payload::create_user(&delivery.user_id, &profile, known_as);
+        let (_, profile) = self.user(&key).await?;
+        let body = payload::create_user(&delivery.user_id, &profile);
         let body = body.ok_or(Unsent::Void("the user cannot be told"))?;
         let sent = self.post(&hook.url, secret, &delivery.webhook_id, body).await;
         let attempt = self.judged(&sent);

@@ -5,12 +5,8 @@ mod metadata;
 mod outcome;
 mod payload;
 pub mod signer;
-mod wire_time;
 
 pub use deliverer::WebhookDeliverer;
 pub use metadata::Metadata;
 pub(crate) use metadata::embedded;
-pub use payload::agent_fields;
-pub(crate) use payload::completion_type;
 pub use signer::Signer;
-pub use wire_time::iso;

@@ -1,14 +1,12 @@
 //! What a hook is told (section 4).
 
 use super::metadata::Metadata;
-use super::wire_time::iso;
 use crate::channel::Profile;
 use crate::tenancy::Hook;
+use crate::wire;
 use serde::Serialize;
 use tract_actors::ports::StoredEntry;
-use tract_domain::{
-    Agent, ControlChange, Entry, Event, Fact, Json, Message, ReceiverId, StateChange, UserId, entry::Completion,
-};
+use tract_domain::{Agent, ControlChange, Entry, Event, Fact, Json, Message, ReceiverId, StateChange, UserId};
 
 #[derive(Serialize)]
 struct Receive<'a> {
@@ -33,8 +31,8 @@ struct Report<'a> {
 #[derive(Serialize)]
 struct CreateUser<'a> {
     user_id: &'a UserId,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    third_party_user_id: Option<&'a str>,
+    /// The client's own id of the user.
+    third_party_user_id: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     user_name: Option<&'a str>,
     device_platform: &'static str,
@@ -81,7 +79,7 @@ fn receive(
         conversation_number: entry.conversation.to_string(),
         message_body: &message.body.0,
         sender: message.sender.as_str(),
-        timestamp: iso(entry.at),
+        timestamp: wire::time(entry.at),
         metadata,
     };
     serde_json::to_vec(&body).ok()
@@ -91,7 +89,7 @@ fn report(hook: &Hook, user_id: &UserId, entry: &Entry, about: Metadata) -> Opti
     let metadata = about
         .with("sequence", entry.sequence)
         .with("control_epoch", entry.control_epoch)
-        .with("timestamp", iso(entry.at));
+        .with("timestamp", wire::time(entry.at));
     let body = Report {
         conversation_number: entry.conversation.to_string(),
         user_id,
@@ -109,7 +107,7 @@ fn state(change: &StateChange) -> Metadata {
         .with("to", change.to)
         .with("cause", change.cause)
         .with("by", &change.by)
-        .with_some("completion_type", change.completion.map(completion_type))
+        .with_some("completion_type", change.completion.map(wire::completion))
 }
 
 /// What is told of a control change.
@@ -122,35 +120,21 @@ fn control(entry: &Entry, change: &ControlChange) -> Metadata {
         .with("by", &change.by)
         .with("active", &entry.active)
         .with_some("offer_id", change.offer_id.as_ref())
-        .with_some("deadline", change.deadline.map(iso))
+        .with_some("deadline", change.deadline.map(wire::time))
         .with_some("metadata", change.metadata.as_ref().map(|Json(text)| super::metadata::embedded(text)))
 }
 
 /// Adds what is known of an agent, under the names that `events/send` takes (section 6).
-pub fn agent_fields(metadata: Metadata, agent: Option<&Agent>) -> Metadata {
-    let Some(agent) = agent else { return metadata };
-    metadata
-        .with_some("agent_id", agent.id.as_ref())
-        .with_some("agent_name", agent.name.as_ref())
-        .with_some("agent_email", agent.email.as_ref())
-        .with_some("profile_image", agent.profile_image.as_ref())
-        .with_some("team_name", agent.team_name.as_ref())
+fn agent_fields(metadata: Metadata, agent: Option<&Agent>) -> Metadata {
+    let known = agent.map(wire::agent).unwrap_or_default();
+    known.into_iter().fold(metadata, |metadata, (name, value)| metadata.with(&name, value))
 }
 
-/// The wire name of how a conversation ended (section 10).
-pub(crate) fn completion_type(completion: Completion) -> &'static str {
-    match completion {
-        Completion::Bot => "gogo",
-        Completion::Agent => "agent",
-        Completion::Auto => "autocomplete",
-    }
-}
-
-/// The body of `user_events.create_user`. `third_party_user_id` is what this ECT itself calls the user.
-pub(super) fn create_user(user_id: &UserId, profile: &Profile, ect_user_id: Option<&str>) -> Option<Vec<u8>> {
+/// The body of `user_events.create_user`.
+pub(super) fn create_user(user_id: &UserId, profile: &Profile) -> Option<Vec<u8>> {
     let body = CreateUser {
         user_id,
-        third_party_user_id: ect_user_id,
+        third_party_user_id: &profile.auth_id,
         user_name: profile.name.as_deref(),
         device_platform: profile.device_platform.name(),
         details_available: profile.details().keys().map(|name| Available { name: name.clone() }).collect(),
@@ -238,7 +222,7 @@ mod tests {
             to: State::Complete,
             cause: Cause::Complete,
             by: Some(id("sprinkle")),
-            completion: Some(Completion::Agent),
+            completion: Some(tract_domain::Completion::Agent),
             agent: Some(Agent { name: Some("Ada".to_owned()), ..Agent::default() }),
             metadata: meta(&json!({"reason": "solved", "from": "theirs"})),
             details: None,
@@ -311,11 +295,12 @@ mod tests {
         }))
         .unwrap();
         let user_id = UserId::new("u-1").unwrap();
-        let body: Value = serde_json::from_slice(&create_user(&user_id, &profile, None).unwrap()).unwrap();
+        let body: Value = serde_json::from_slice(&create_user(&user_id, &profile).unwrap()).unwrap();
         assert_eq!(
             body,
-            json!({"user_id": "u-1", "user_name": "Ada", "device_platform": "WhatsApp",
-                   "details_available": [{"name": "auth_id"}, {"name": "email"}, {"name": "name"}, {"name": "tier"}]})
+            json!({"user_id": "u-1", "third_party_user_id": "+49 1", "user_name": "Ada", "device_platform": "WhatsApp",
+                   "details_available": [{"name": "device_platform"}, {"name": "email"}, {"name": "name"},
+                                         {"name": "tier"}]})
         );
     }
 }

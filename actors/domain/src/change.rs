@@ -110,7 +110,11 @@ impl<'a> Change<'a> {
         self.entries.len() - 1
     }
 
+    /// Tells a receiver, unless the client no longer has it: an offerer may be removed before its offer expires.
     fn tell(&mut self, to: &ReceiverId, topic: Topic, entry: usize) {
+        if self.ctx.policy.receiver(to).is_none() {
+            return;
+        }
         let answers_handoff = self.answers_handoff(to);
         self.effects.push(Effect::Hook { to: to.clone(), topic, entry, answers_handoff });
     }
@@ -127,7 +131,7 @@ impl<'a> Change<'a> {
     }
 
     /// The epoch of the hand-off that a 2xx of this receiver answers, if it answers one.
-    fn answers_handoff(&self, to: &ReceiverId) -> Option<u64> {
+    pub(crate) fn answers_handoff(&self, to: &ReceiverId) -> Option<u64> {
         let waits = self.thread.control.handoff.is_some() && self.active() == to;
         let enough = self.ctx.policy.receiver(to).is_some_and(|r| !r.requires_received);
         (waits && enough).then_some(self.epoch())
@@ -185,10 +189,10 @@ impl<'a> Change<'a> {
 
     /// An agent has the conversation. The customer learns it when nobody, or somebody else, had it before.
     pub(crate) fn pin(&mut self, cause: Cause, by: Option<&ReceiverId>, agent: Option<&Agent>) {
-        let known = self.thread.phase.agent().cloned();
+        let known = self.thread.phase.agent().cloned().unwrap_or_default();
         let was = self.state();
-        let agent = agent.cloned().or_else(|| known.clone()).unwrap_or_default();
-        let entered = was == State::Incomplete || (cause == Cause::Allocated && Some(&agent) != known.as_ref());
+        let agent = agent.cloned().unwrap_or_else(|| known.clone());
+        let entered = was == State::Incomplete || (cause == Cause::Allocated && agent != known);
         let entry = self.enter(Phase::Pinned { agent }, state_change(cause, by));
         if entered {
             self.tell_channel(ChannelEvent::ChatPinned, entry);

@@ -2,24 +2,35 @@
 //!
 //! A checkpoint in the writer's way costs every waiting caller tens of milliseconds, so a thread of its own copies pages
 //! into the database while the writer goes on. But the log can only start over at a moment when all of it has been
-//! copied, and under load that moment never comes by itself: when the log has grown far enough, the writer copies the
-//! little that is left, between two transactions.
+//! copied, and under load that moment never comes by itself: once the log has grown far enough, the thread copies until
+//! little is left, and the writer copies that little between two transactions.
 
 use rusqlite::Connection;
 use std::{
     cell::Cell,
-    sync::mpsc::{SyncSender, sync_channel},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{SyncSender, sync_channel},
+    },
     thread::JoinHandle,
 };
 
 /// Pages by which the log grows until the copying thread is woken: 4 MiB.
 const COPY_EVERY: u32 = 1024;
 
-/// Pages in the log at which the writer sees to it that the log starts over: 16 MiB.
-const RESTART_AT: u32 = 4096;
+/// Pages in the log from which on it is to start over: 32 MiB. The longer, the fewer callers meet the writer's share of it;
+/// the longer, too, the log to be read after a crash.
+const RESTART_AT: u32 = 8192;
 
-/// Pages between two tries of that, should a slow reader or the copying thread be in the way.
-const RETRY_EVERY: u32 = 512;
+/// Pages in the log at which the writer copies whatever is left, however long it takes: 128 MiB.
+const RESTART_BY_FORCE_AT: u32 = 32_768;
+
+/// So many pages are little.
+const LITTLE: i64 = 128;
+
+/// Passes in a row by which the thread tries to get that far.
+const PASSES: u32 = 4;
 
 thread_local! {
     /// Pages in the log after the last commit of this thread; SQLite tells it by a plain function.
@@ -29,26 +40,31 @@ thread_local! {
 /// The writer's side of it.
 pub(super) struct Checkpoints {
     wake: SyncSender<()>,
+    /// The thread has just copied all but little of a long log.
+    ready: Arc<AtomicBool>,
     thread: JoinHandle<()>,
     next_copy: u32,
-    next_try: u32,
+    next_force: u32,
 }
 
 impl Checkpoints {
     /// Starts the copying thread, with a connection of its own.
     pub(super) fn start(conn: Connection) -> std::io::Result<Self> {
         let (wake, woken) = sync_channel(1);
+        let ready = Arc::new(AtomicBool::new(false));
+        let tell = Arc::clone(&ready);
         let thread = std::thread::Builder::new().name("store-checkpoint".into()).spawn(move || {
             while woken.recv().is_ok() {
-                if let Err(error) = passive(&conn) {
-                    tracing::warn!(%error, "a checkpoint failed");
+                match copy(&conn) {
+                    Ok(long) => tell.store(long, Ordering::Release),
+                    Err(error) => tracing::warn!(%error, "a checkpoint failed"),
                 }
             }
         })?;
-        Ok(Self { wake, thread, next_copy: COPY_EVERY, next_try: RESTART_AT })
+        Ok(Self { wake, ready, thread, next_copy: COPY_EVERY, next_force: RESTART_BY_FORCE_AT })
     }
 
-    /// Called on the writer's thread before its first transaction.
+    /// Called before the connection's first transaction.
     pub(super) fn watch(conn: &Connection) {
         conn.wal_hook(Some(|_, pages| {
             PAGES.set(pages.unsigned_abs());
@@ -60,19 +76,22 @@ impl Checkpoints {
     pub(super) fn after_commit(&mut self, conn: &Connection) {
         let pages = PAGES.get();
         if pages < COPY_EVERY {
-            (self.next_copy, self.next_try) = (COPY_EVERY, RESTART_AT);
+            (self.next_copy, self.next_force) = (COPY_EVERY, RESTART_BY_FORCE_AT);
             return;
+        }
+        let force = pages >= self.next_force;
+        if force {
+            self.next_force = pages.saturating_add(RESTART_AT);
+        }
+        if self.ready.swap(false, Ordering::Acquire) || force {
+            // If all is copied, the next transaction starts the log over, unless a reader is still in it: then the next
+            // round will. Should it fail, the thread meets the same fault and logs it.
+            let _ = passive(conn);
         }
         if pages >= self.next_copy {
             self.next_copy = pages.saturating_add(COPY_EVERY);
-            // Full: it is about to copy anyway. Gone: the writer does all of it below.
+            // Full: it is about to copy anyway. Gone: the log is started over by force.
             let _ = self.wake.try_send(());
-        }
-        if pages >= self.next_try {
-            self.next_try = match passive(conn) {
-                Ok(true) => RESTART_AT,
-                Ok(false) | Err(_) => pages.saturating_add(RETRY_EVERY),
-            };
         }
     }
 
@@ -87,10 +106,24 @@ impl Checkpoints {
     }
 }
 
-/// Copies what can be copied without waiting for anybody; says whether that was all.
-fn passive(conn: &Connection) -> rusqlite::Result<bool> {
+/// Copies, if the log is long until little is left; says whether it is long.
+fn copy(conn: &Connection) -> rusqlite::Result<bool> {
+    for _ in 0..PASSES {
+        let (pages, left) = passive(conn)?;
+        if pages < i64::from(RESTART_AT) {
+            return Ok(false);
+        }
+        if left <= LITTLE {
+            break;
+        }
+    }
+    Ok(true)
+}
+
+/// Copies what can be copied without waiting for anybody; says how many pages the log has, and how many are left.
+fn passive(conn: &Connection) -> rusqlite::Result<(i64, i64)> {
     conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| {
-        let (busy, log, copied): (i64, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
-        Ok(busy == 0 && log == copied)
+        let (pages, copied): (i64, i64) = (row.get(1)?, row.get(2)?);
+        Ok((pages, pages - copied))
     })
 }

@@ -148,8 +148,9 @@ impl SqliteStore {
         let lock = occupy(directory)?;
         let file = directory.join(FILE);
         let fault = |source| OpenError::Database { path: file.clone(), source };
-        let mut conn = schema::writing(&file).map_err(fault)?;
+        let mut conn = schema::connect(&file).map_err(fault)?;
         let key = schema::prepare(&mut conn, &file, options.partitions)?;
+        schema::settle(&conn).map_err(fault)?;
         if let Some(pages) = options.max_pages {
             conn.pragma_update_and_check(None, "max_page_count", pages, |_| Ok(())).map_err(fault)?;
         }
@@ -162,7 +163,8 @@ impl SqliteStore {
         let points = (0..POINT_READERS).map(|_| reading()).collect::<Result<_, _>>()?;
         let points = Readers::start("store-reader", points).map_err(OpenError::Threads)?;
         let scans = Readers::start("store-scanner", vec![reading()?]).map_err(OpenError::Threads)?;
-        let checkpoints = Checkpoints::start(schema::writing(&file).map_err(fault)?).map_err(OpenError::Threads)?;
+        let copying = schema::connect(&file).and_then(|conn| schema::settle(&conn).map(|()| conn)).map_err(fault)?;
+        let checkpoints = Checkpoints::start(copying).map_err(OpenError::Threads)?;
         let writer = Writer::start(conn, memory, checkpoints, lock).map_err(OpenError::Threads)?;
         Ok(Arc::new(Self { handles: Handles::new(&key, options.partitions), writer, points, scans }))
     }

@@ -23,21 +23,27 @@ const READER_CACHE: i64 = 8 * 1024;
 
 /// The WAL file is cut back to this many bytes when it starts over: overwriting is cheaper than growing, so it may stay as
 /// large as it gets in ordinary operation.
-const WAL_KEPT: i64 = 32 * 1024 * 1024;
+const WAL_KEPT: i64 = 48 * 1024 * 1024;
 
-/// The connection that writes. Checkpoints are arranged by the writer, not by SQLite.
-pub(super) fn writing(file: &Path) -> rusqlite::Result<Connection> {
+/// A connection that may write, as yet without settings that change the file.
+pub(super) fn connect(file: &Path) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let conn = Connection::open_with_flags(file, flags)?;
     conn.busy_timeout(BUSY)?;
     conn.set_prepared_statement_cache_capacity(STATEMENTS);
+    Ok(conn)
+}
+
+/// Settings of a connection that writes, once the file is known to be ours. Checkpoints are arranged by the writer, not
+/// by SQLite.
+pub(super) fn settle(conn: &Connection) -> rusqlite::Result<()> {
     conn.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
     conn.pragma_update(None, "synchronous", "FULL")?;
     conn.pragma_update(None, "cache_size", -WRITER_CACHE)?;
     conn.pragma_update(None, "temp_store", "MEMORY")?;
     conn.pragma_update_and_check(None, "journal_size_limit", WAL_KEPT, |_| Ok(()))?;
     conn.pragma_update_and_check(None, "wal_autocheckpoint", 0, |_| Ok(()))?;
-    Ok(conn)
+    Ok(())
 }
 
 /// A connection that only reads.

@@ -111,6 +111,7 @@ fn each_mistake_is_named_with_line_and_key() {
         (6, "ects = [\"iva\"]", "t.toml:6: client[0].ects[0]: iva is not an ECT"),
         (6, "ects = \"sprinkle\"", "t.toml:6: client[0].ects: must be a list, not a string"),
         (7, "[client.ivas]", "t.toml:7: client[0].ivas: is not a key that is known here"),
+        (6, "ects = [\"other\"]\nsac = 1", "t.toml:7: client[0].sac: must be true or false"),
         (8, "", "t.toml:7: client[0].iva.url: is missing"),
         (
             8,

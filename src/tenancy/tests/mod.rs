@@ -151,7 +151,8 @@ async fn another_node_may_be_faster() {
     let other = load(&store).await;
     let more = json!({ "client": [{ "client_id": "globex", "sac": true, "business": [{ "business_id": 1 }] }] });
     other.apply(declare(more)).await.unwrap();
-    let register = tenancy.register_hook(hook(Topic::MessageReceive, "https://ect.example/hook", 1)).await.unwrap();
+    let register =
+        tenancy.register_hook(hook(Topic::MessageReceive, "https://ect.example/hook", 1), None).await.unwrap();
     assert!(register.1.is_some());
     assert!(tenancy.directory().client(&client("globex")).is_some(), "taken over before writing");
     assert!(!policy(&other).healthy(&receiver("sprinkle")));
@@ -240,35 +241,37 @@ async fn the_policy_has_the_settings() {
 async fn hooks_come_and_go_and_their_secret_stays() {
     let (store, tenancy) = with(acme()).await;
     let (acme, sprinkle) = (client("acme"), receiver("sprinkle"));
-    let (first, secret) = tenancy.register_hook(hook(Topic::MessageReceive, "https://e.example/1", 10)).await.unwrap();
+    let (first, secret) =
+        tenancy.register_hook(hook(Topic::MessageReceive, "https://e.example/1", 10), None).await.unwrap();
     let secret = secret.unwrap();
     assert!(first.enabled && policy(&tenancy).healthy(&sprinkle));
-    let (_, none) = tenancy.register_hook(hook(Topic::CreateUser, "https://e.example/2", 20)).await.unwrap();
+    let (_, none) = tenancy.register_hook(hook(Topic::CreateUser, "https://e.example/2", 20), None).await.unwrap();
     assert!(none.is_none());
-    let (again, _) = tenancy.register_hook(hook(Topic::MessageReceive, "https://e.example/3", 30)).await.unwrap();
+    let (again, _) = tenancy.register_hook(hook(Topic::MessageReceive, "https://e.example/3", 30), None).await.unwrap();
     assert_eq!((again.url.as_str(), again.registered_at), ("https://e.example/3", Timestamp(10)));
     let topics: Vec<_> = tenancy.directory().hooks_of(&acme, &sprinkle).iter().map(|h| h.topic).collect();
     assert_eq!(topics, [Topic::MessageReceive, Topic::CreateUser]);
     let endpoint = Endpoint::hook(&acme, &sprinkle, Topic::MessageReceive);
     assert_eq!(Tenants::hook(&*tenancy, &acme, &sprinkle, Topic::MessageReceive), Some(endpoint.clone()));
 
-    tenancy.unregister_hook(&acme, &sprinkle, Topic::MessageReceive).await.unwrap();
+    tenancy.unregister_hook(&acme, &sprinkle, Topic::MessageReceive, None).await.unwrap();
     assert_eq!(store.take_forgotten(), [endpoint]);
     assert!(!policy(&tenancy).healthy(&sprinkle));
-    let gone = tenancy.unregister_hook(&acme, &sprinkle, Topic::MessageReceive).await;
+    let gone = tenancy.unregister_hook(&acme, &sprinkle, Topic::MessageReceive, None).await;
     assert!(matches!(gone, Err(TenancyError::Unknown("hook"))));
     let reloaded = load(&store).await;
     assert_eq!(reloaded.directory().hook_secret(&acme, &sprinkle), Some(&secret));
 
     for (url, key) in [("http://e.example/", "url: must be an https URL"), ("/x", "url: must be an absolute URL")] {
-        let refused = tenancy.register_hook(hook(Topic::StateBot, url, 1)).await.unwrap_err();
+        let refused = tenancy.register_hook(hook(Topic::StateBot, url, 1), None).await.unwrap_err();
         assert!(matches!(&refused, TenancyError::Invalid(lines) if lines[0].starts_with(key)), "{refused}");
     }
     let key = IdempotencyKey { key: [1; 32], request: [2; 32], expires_at: Timestamp(1) };
-    let keep = Some((key, Json("{}".into())));
+    let render: fn(&Hook) -> Json = |hook| Json(format!("{{\"url\":\"{}\"}}", hook.url).into());
     let unchanged = hook(Topic::CreateUser, "https://e.example/2", 20);
-    tenancy.register_hook_once(unchanged, keep.clone()).await.unwrap();
-    assert_eq!(store.last_kept(), keep, "a key is kept even when nothing changes");
+    tenancy.register_hook(unchanged, Some((key, render))).await.unwrap();
+    let kept = Some((key, Json(r#"{"url":"https://e.example/2"}"#.into())));
+    assert_eq!(store.last_kept(), kept, "a key is kept even when nothing changes");
 }
 
 #[tokio::test]
@@ -289,7 +292,7 @@ async fn what_goes_takes_its_endpoints_along() {
 async fn deleting_asks_the_threads_first() {
     let (store, tenancy) = with(acme()).await;
     let (acme, sprinkle) = (client("acme"), receiver("sprinkle"));
-    tenancy.register_hook(hook(Topic::MessageReceive, "https://e.example/1", 10)).await.unwrap();
+    tenancy.register_hook(hook(Topic::MessageReceive, "https://e.example/1", 10), None).await.unwrap();
     store.set_threads(3);
     assert!(matches!(tenancy.delete_ect(&sprinkle, false).await, Err(TenancyError::InUse(3))));
     assert!(matches!(tenancy.delete_client(&acme, false).await, Err(TenancyError::InUse(3))));
@@ -370,7 +373,7 @@ fn futures_can_be_spawned() {
     sendable(|t| t.apply(Declaration::default()));
     sendable(|t| t.refresh());
     sendable(|t| t.deployment_secret("x", String::new));
-    sendable(|t| t.register_hook(hook(Topic::CreateUser, "", 0)));
+    sendable(|t| t.register_hook(hook(Topic::CreateUser, "", 0), None));
 }
 
 #[test]

@@ -83,16 +83,16 @@ fn offer(mut change: Change<'_>, request: &ControlRequest, kind: ReceiverKind) -
 }
 
 fn accept(mut change: Change<'_>, request: &ControlRequest) -> Result<Transition, Refusal> {
-    pending_offer(&change, request)?;
     present(&change, request)?;
+    pending_offer(&change, request)?;
     require_healthy(&change, &request.by)?;
     hand_on(&mut change, &request.by, Cause::Accept, request);
     Ok(moved(change, None))
 }
 
 fn decline(mut change: Change<'_>, request: &ControlRequest) -> Result<Transition, Refusal> {
-    let offer = pending_offer(&change, request)?;
     present(&change, request)?;
+    let offer = pending_offer(&change, request)?;
     change.thread.control.offer = None;
     let declined = ControlChange {
         action: ControlAction::Decline,

@@ -9,7 +9,7 @@ use crate::{
 
 /// A webhook of the hand-off was answered with a 2xx without error.
 pub(crate) fn answered(mut change: Change<'_>, by: &ReceiverId, epoch: u64) -> Transition {
-    if change.active() == by && change.epoch() == epoch {
+    if change.answers_handoff(by) == Some(epoch) {
         change.thread.control.handoff = None;
     }
     change.done(Reply::Done)

@@ -69,5 +69,7 @@ fn hand_off(change: &mut Change<'_>, iva: &ReceiverId, wanted: &str) {
 
 /// A turn belongs to the conversation and epoch of its message.
 fn is_current(change: &Change<'_>, turn: Turn) -> bool {
-    change.thread.conversation == turn.conversation && change.epoch() == turn.epoch
+    change.active_kind() == Some(ReceiverKind::Iva)
+        && change.thread.conversation == turn.conversation
+        && change.epoch() == turn.epoch
 }

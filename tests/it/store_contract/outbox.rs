@@ -1,0 +1,217 @@
+//! The outbox: what waits, in which order, and what becomes of it.
+
+use super::*;
+use std::{collections::BTreeMap, sync::Mutex};
+use tract_actors::ports::{Delivery, EndpointStatus, OutboxSink, OutboxUpdate};
+
+#[derive(Default)]
+struct Told(Mutex<Vec<Delivery>>);
+
+impl OutboxSink for Told {
+    fn enqueued(&self, deliveries: Vec<Delivery>) {
+        self.0.lock().unwrap().extend(deliveries);
+    }
+}
+
+fn ids(deliveries: &[Delivery]) -> Vec<u64> {
+    deliveries.iter().map(|d| d.id).collect()
+}
+
+fn done(endpoint: &Endpoint, id: u64, at: Option<Timestamp>, rejected: Option<&str>) -> OutboxUpdate {
+    OutboxUpdate::Done { endpoint: endpoint.clone(), id, delivered_at: at, rejected: rejected.map(str::to_owned) }
+}
+
+pub(crate) async fn deliveries_wait_in_commit_order(place: &impl Place) {
+    let store = place.open().await;
+    let (one, two) = (hook("one"), hook("two"));
+    let users = [open_thread(&*store, 1, "walter").await, open_thread(&*store, 1, "skyler").await];
+    assert_eq!(store.endpoint_status(&one).await, Ok(EndpointStatus::default()));
+    let mut webhook_ids = Vec::new();
+    for n in 0..6 {
+        let commit = next_step(&*store, &users[n % 2], 2).await;
+        let last = commit.thread.sequence();
+        let mut outbox = vec![delivery(&one, last - 1), delivery(&two, last - 1), delivery(&one, last)];
+        outbox[2].answers_handoff = Some(9);
+        webhook_ids.extend([outbox[0].webhook_id.clone(), outbox[2].webhook_id.clone()]);
+        applied(&*store, Commit { outbox, now: NOW.plus(n as u64), ..commit }).await;
+    }
+    let waiting = store.outbox(&one, 0, 100).await.unwrap();
+    assert!(waiting.is_sorted_by(|a, b| a.id < b.id));
+    assert_eq!(waiting.iter().map(|d| d.webhook_id.clone()).collect::<Vec<_>>(), webhook_ids);
+    assert_eq!(waiting.iter().map(|d| d.sequence).collect::<Vec<_>>(), [1, 2, 1, 2, 3, 4, 3, 4, 5, 6, 5, 6]);
+    let first = &waiting[0];
+    assert_eq!((&first.user_id, first.what, first.answers_handoff), (&users[0], What::Entry, None));
+    assert_eq!(waiting[1].answers_handoff, Some(9));
+    assert_eq!((first.created_at, first.due_at, first.attempts, first.first_attempt_at), (NOW, NOW, 0, None));
+    let all = ids(&waiting);
+    assert_eq!(ids(&store.outbox(&one, all[3], 4).await.unwrap()), all[4..8]);
+    let of_second = [all[2], all[3], all[6], all[7], all[10], all[11]];
+    assert_eq!(ids(&store.outbox_of(&one, &users[1], 0, 100).await.unwrap()), of_second);
+    assert_eq!(ids(&store.outbox_of(&one, &users[1], all[3], 1).await.unwrap()), [all[6]]);
+    assert_eq!(store.outbox(&hook("three"), 0, 10).await.unwrap().len(), 0);
+    assert_eq!(store.backlog().await, Ok(vec![one.clone(), two.clone()]));
+
+    let updates = vec![done(&one, all[0], Some(NOW.plus(50)), None), done(&one, all[1], None, None)];
+    store.update_outbox(updates.clone()).await.unwrap();
+    store.update_outbox(updates).await.unwrap();
+    store.update_outbox(vec![]).await.unwrap();
+    let status = store.endpoint_status(&one).await.unwrap();
+    let expected = EndpointStatus {
+        pending: 10,
+        oldest: Some(NOW.plus(1)),
+        last_success_at: Some(NOW.plus(50)),
+        last_error: None,
+    };
+    assert_eq!(status, expected, "twice is once");
+    let rest: Vec<_> = all[2..].iter().map(|id| done(&one, *id, Some(NOW), Some("no such agent"))).collect();
+    store.update_outbox(rest).await.unwrap();
+    let status = store.endpoint_status(&one).await.unwrap();
+    assert_eq!((status.pending, status.oldest, status.last_success_at), (0, None, Some(NOW.plus(50))));
+    assert_eq!(status.last_error.as_deref(), Some("no such agent"));
+    assert_eq!(store.backlog().await, Ok(vec![two]));
+}
+
+pub(crate) async fn the_sink_is_told_in_commit_order(place: &impl Place) {
+    let store = place.open().await;
+    let told = Arc::new(Told::default());
+    store.subscribe(Arc::clone(&told) as Arc<dyn OutboxSink>);
+    let endpoints = [hook("one"), hook("two")];
+    let tasks = (0..16).map(|n| {
+        let (store, endpoints) = (Arc::clone(&store), endpoints.clone());
+        tokio::spawn(async move {
+            let user_id = open_thread(&*store, 1, &format!("user {n}")).await;
+            for _ in 0..10 {
+                let commit = next_step(&*store, &user_id, 1).await;
+                let outbox = endpoints.iter().map(|e| delivery(e, commit.thread.sequence())).collect();
+                applied(&*store, Commit { outbox, ..commit }).await;
+            }
+        })
+    });
+    for task in futures_util::future::join_all(tasks).await {
+        task.unwrap();
+    }
+    // Who has been answered is in it: the sink is told first.
+    let told = std::mem::take(&mut *told.0.lock().unwrap());
+    assert_eq!(told.len(), 2 * 160);
+    let mut last: BTreeMap<(Endpoint, UserId), (u64, u64)> = BTreeMap::new();
+    for delivery in &told {
+        let entry = delivery.entry.as_ref().expect("the entry was at hand");
+        assert_eq!(entry.entry.sequence, delivery.sequence);
+        let of = (delivery.endpoint.clone(), delivery.user_id.clone());
+        let before = last.insert(of, (delivery.id, delivery.sequence)).unwrap_or((0, 0));
+        assert!(delivery.id > before.0 && delivery.sequence == before.1 + 1);
+    }
+    for endpoint in &endpoints {
+        let waiting = store.outbox(endpoint, 0, 1000).await.unwrap();
+        let of_endpoint = told.iter().filter(|d| d.endpoint == *endpoint);
+        assert_eq!(of_endpoint.map(|d| d.id).collect::<Vec<_>>(), ids(&waiting));
+        let thread = &waiting[0].user_id;
+        let feed = store.feed(thread, 0, 1).await.unwrap();
+        let first = told.iter().find(|d| d.user_id == *thread).unwrap();
+        assert_eq!(first.entry.as_deref(), feed.first(), "with the id that the feed tells");
+    }
+}
+
+pub(crate) async fn a_retry_survives_a_restart(place: &impl Place) {
+    let store = place.open().await;
+    let (one, user_id) = (hook("one"), open_thread(&*store, 1, "walter").await);
+    let commit = next_step(&*store, &user_id, 1).await;
+    applied(&*store, Commit { outbox: vec![delivery(&one, 1), delivery(&one, 1)], ..commit }).await;
+    let before = store.outbox(&one, 0, 10).await.unwrap();
+    let retry = |id| OutboxUpdate::Retry {
+        endpoint: one.clone(),
+        id,
+        attempts: 2,
+        first_attempt_at: NOW.plus(5),
+        due_at: NOW.plus(600_000),
+        error: "503".into(),
+    };
+    store.update_outbox(vec![retry(before[0].id), retry(before[1].id + 77)]).await.unwrap();
+    store.close().await;
+    drop(store);
+    let store = place.open().await;
+    let waiting = store.outbox(&one, 0, 10).await.unwrap();
+    assert_eq!(ids(&waiting), ids(&before));
+    let first = &waiting[0];
+    assert_eq!((first.attempts, first.first_attempt_at, first.due_at), (2, Some(NOW.plus(5)), NOW.plus(600_000)));
+    assert_eq!((waiting[1].attempts, waiting[1].due_at), (0, NOW));
+    assert_eq!(store.endpoint_status(&one).await.unwrap().last_error.as_deref(), Some("503"));
+    assert_eq!(store.backlog().await, Ok(vec![one.clone()]));
+    let later = next_step(&*store, &user_id, 1).await;
+    applied(&*store, Commit { outbox: vec![delivery(&one, 2)], ..later }).await;
+    let waiting = store.outbox(&one, 0, 10).await.unwrap();
+    assert!(waiting[2].id > before[1].id, "ids go on after a restart");
+}
+
+pub(crate) async fn a_range_advances(place: &impl Place) {
+    let store = place.open().await;
+    let (one, user_id) = (hook("one"), open_thread(&*store, 1, "walter").await);
+    let commit = next_step(&*store, &user_id, 9).await;
+    let range = NewDelivery { what: What::History { after: 2, through: 8 }, ..delivery(&one, 0) };
+    applied(&*store, Commit { outbox: vec![range, delivery(&one, 9)], ..commit }).await;
+    let waiting = store.outbox(&one, 0, 10).await.unwrap();
+    let (endpoint, id) = (one.clone(), waiting[0].id);
+    let failed = OutboxUpdate::Retry {
+        endpoint: endpoint.clone(),
+        id,
+        attempts: 3,
+        first_attempt_at: NOW,
+        due_at: NOW.plus(5),
+        error: "refused".into(),
+    };
+    let advance =
+        |id, after| OutboxUpdate::Advanced { endpoint: endpoint.clone(), id, after, delivered_at: NOW.plus(7) };
+    store.update_outbox(vec![failed, advance(id, 5), advance(id, 4), advance(waiting[1].id, 3)]).await.unwrap();
+    let now = store.outbox(&one, 0, 10).await.unwrap();
+    assert_eq!(ids(&now), ids(&waiting));
+    assert_eq!(now[0].what, What::History { after: 5, through: 8 }, "never back");
+    assert_eq!((now[0].attempts, now[0].first_attempt_at), (0, None), "the next message has its own attempts");
+    assert_eq!(now[1].what, What::Entry);
+    assert_eq!(store.endpoint_status(&one).await.unwrap().last_success_at, Some(NOW.plus(7)));
+}
+
+pub(crate) async fn a_turn_is_settled_once(place: &impl Place) {
+    let store = place.open().await;
+    let iva = Endpoint::iva(&client("acme"));
+    let user_id = open_thread(&*store, 1, "walter").await;
+    let other = open_thread(&*store, 1, "skyler").await;
+    let commit = next_step(&*store, &user_id, 1).await;
+    let turn = NewDelivery { what: What::Turn, ..delivery(&iva, 1) };
+    applied(&*store, Commit { outbox: vec![turn], ..commit }).await;
+    let turn = store.outbox(&iva, 0, 10).await.unwrap()[0].clone();
+    let settles = Some((iva.clone(), turn.id));
+    let stranger = Commit { settles: settles.clone(), ..next_step(&*store, &other, 1).await };
+    assert_eq!(store.commit(stranger).await, Ok(Committed::Conflict), "another thread's turn");
+    let answer = Commit { settles: settles.clone(), ..next_step(&*store, &user_id, 2).await };
+    let ids = applied(&*store, answer.clone()).await;
+    assert!(store.outbox(&iva, 0, 10).await.unwrap().is_empty());
+    assert!(store.backlog().await.unwrap().is_empty());
+    assert_eq!(applied(&*store, answer).await, ids);
+    let again = Commit { settles, ..next_step(&*store, &user_id, 1).await };
+    assert_eq!(store.commit(again).await, Ok(Committed::Conflict), "it has been answered");
+    let unknown = Commit { settles: Some((hook("none"), 1)), ..next_step(&*store, &user_id, 1).await };
+    assert_eq!(store.commit(unknown).await, Ok(Committed::Conflict));
+    assert_eq!(store.feed(&user_id, 0, 10).await.unwrap().len(), 3);
+}
+
+pub(crate) async fn a_forgotten_endpoint_has_nothing_waiting(place: &impl Place) {
+    use tract_actors::ports::DocumentWrite;
+    let store = place.open().await;
+    let (one, two) = (hook("one"), hook("two"));
+    let user_id = open_thread(&*store, 1, "walter").await;
+    let commit = next_step(&*store, &user_id, 1).await;
+    applied(&*store, Commit { outbox: vec![delivery(&one, 1), delivery(&two, 1)], ..commit }).await;
+    let old = store.outbox(&one, 0, 10).await.unwrap()[0].id;
+    let write = DocumentWrite { forget: vec![one.clone(), hook("never")], ..DocumentWrite::default() };
+    assert_eq!(store.write_documents(write).await, Ok(Written::Applied));
+    assert_eq!(store.backlog().await, Ok(vec![two.clone()]));
+    assert!(store.outbox(&one, 0, 10).await.unwrap().is_empty());
+    assert_eq!(store.endpoint_status(&one).await, Ok(EndpointStatus::default()));
+    store.update_outbox(vec![done(&one, old, Some(NOW), None)]).await.unwrap();
+    let commit = next_step(&*store, &user_id, 1).await;
+    applied(&*store, Commit { outbox: vec![delivery(&one, 2)], ..commit }).await;
+    store.update_outbox(vec![done(&one, old, Some(NOW), None)]).await.unwrap();
+    assert_eq!(store.outbox(&one, 0, 10).await.unwrap().len(), 1, "it begins anew");
+    assert_eq!(store.endpoint_status(&one).await.unwrap().pending, 1);
+    assert_eq!(store.outbox(&two, 0, 10).await.unwrap().len(), 1);
+}

@@ -1,0 +1,16 @@
+//! What every integration test is built with: a running router, and everybody around it.
+//!
+//! [`Fixture::start`] brings up the router in this process with a held clock, one client `acme`, and its whole
+//! surroundings as real HTTP servers: two agent tools (`sprinkle`, `helper`), a bot, and a channel webhook. Each of
+//! them is a [`Peer`]: it checks signatures, writes down what it gets, and answers as the test says.
+
+mod api;
+mod clock;
+mod fixture;
+mod peer;
+mod process;
+
+pub(crate) use api::{Channel, Token};
+pub(crate) use fixture::{BUSINESS, CLIENT, Fixture, Tenants};
+pub(crate) use peer::{Answer, Peer, Received};
+pub(crate) use process::Process;

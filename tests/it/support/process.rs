@@ -1,0 +1,86 @@
+//! The real binary, for what only a process of its own can show: crashes, signals, exit codes.
+
+use super::api::Api;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+/// How long the process may take to answer. Real time: only a failing test ever takes so long.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// `tract serve` on a port and a data directory of its own.
+pub(crate) struct Process {
+    child: Child,
+    pub(crate) base: String,
+    pub(crate) admin_token: &'static str,
+}
+
+impl Process {
+    /// Starts it and waits until it is ready.
+    pub(crate) async fn start(data: &Path) -> Self {
+        let mut process = Self::spawn(data);
+        let api = Api::new(process.base.clone());
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let ready = api.request(reqwest::Method::GET, "/readyz").send().await;
+            if ready.is_ok_and(|answer| answer.status().is_success()) {
+                return process;
+            }
+            if let Ok(Some(status)) = process.child.try_wait() {
+                panic!("`tract serve` ended: {status}");
+            }
+            assert!(Instant::now() < deadline, "`tract serve` is not ready after {PATIENCE:?}");
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Starts it and does not wait.
+    pub(crate) fn spawn(data: &Path) -> Self {
+        let admin_token = "the-operator-of-this-test";
+        let address = free_address();
+        let child = Command::new(env!("CARGO_BIN_EXE_tract"))
+            .args(["serve", "--listen", &address])
+            .current_dir(data)
+            .env("TRACT_STORE__PATH", data.join("store"))
+            .env("TRACT_SECURITY__ADMIN_TOKEN", admin_token)
+            .env("TRACT_EGRESS__ALLOW_PRIVATE", "true")
+            .env("TRACT_EGRESS__ALLOW_HTTP", "true")
+            // What happens at a crash is said by the tests; the log would only bury it.
+            .env("RUST_LOG", "error")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::inherit())
+            .spawn()
+            .expect("the binary starts");
+        Self { child, base: format!("http://{address}"), admin_token }
+    }
+
+    pub(crate) fn api(&self) -> Api {
+        Api::new(self.base.clone())
+    }
+
+    /// `kill -9`: no destructor runs, nothing is flushed.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().expect("the process can be killed");
+        self.child.wait().expect("the process ends");
+    }
+
+    /// Waits for it to end by itself.
+    pub(crate) fn wait(mut self) -> ExitStatus {
+        self.child.wait().expect("the process ends")
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Already dead after `kill` and `wait`.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A port that was free a moment ago: `--listen` with port 0 would not tell us which it took.
+fn free_address() -> String {
+    let probe = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    probe.local_addr().unwrap().to_string()
+}
