@@ -76,7 +76,8 @@ impl Problem {
     pub fn unknown(what: &'static str) -> Self {
         let code = match what {
             "hook" => "unknown_hook",
-            "ect" => "unknown_ect",
+            "ECT" => "unknown_ect",
+            "receiver" => "unknown_receiver",
             "client" => "unknown_client",
             "business" => "unknown_business",
             _ => "unknown",
