@@ -12,4 +12,5 @@ mod mutation;
 mod store_contract;
 mod store_embedded;
 mod support;
+mod tenancy_matrix;
 mod tokens;

@@ -65,7 +65,7 @@ pub(crate) struct Fixture {
     pub(crate) helper: Token,
     /// The bot's own token.
     pub(crate) iva: Token,
-    admin_token: String,
+    pub(crate) admin_token: String,
     running: Running,
     // Removed last, once nothing is written there any more.
     _data: tempfile::TempDir,
