@@ -3,7 +3,7 @@
 //!
 //! [`probe`] says how each route of the router's own table is called. A route without an entry fails the test.
 
-use crate::support::{Answer, Api, CLIENT, Channel, Fixture, Peer, Token};
+use crate::support::{Api, CLIENT, Channel, Fixture, Peer, Token, hand_off_to};
 use axum::http::{HeaderMap, Method};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
@@ -101,6 +101,12 @@ fn probe(method: &Method, path: &str) -> Option<Probe> {
         ("POST", "/integration/external/v1.0/send_chat_to_agent") => Names(|ids| {
             Call::body(json!({"user_name": ids.user_id, "business_id": ids.business, "team_name": "billing"}))
         }),
+        ("GET", "/integration/external/v1.0/get_chat_history") => Names(|ids| {
+            Call::query(format!("?user_name={}&business_id={}&conversation_no=1", ids.user_id, ids.business))
+        }),
+        ("GET", "/integration/external/v2.0/get_chat_history") => {
+            Names(|ids| Call::query(format!("?pxut={}&conversation_no=1", ids.user_id)))
+        }
         ("GET", "/healthz" | "/readyz" | "/metrics") => Everybody,
         _ => return None,
     })
@@ -182,7 +188,7 @@ impl Stage {
             "custom_data": {"plan": "platinum"}});
         let user_id = channel.user(&profile).await;
         channel.user(&json!({"auth_id": SHARED_AUTH, "name": "Grace too"})).await;
-        bot.reply_to("agent, please", hand_off());
+        bot.reply_to("agent, please", hand_off_to("sprinkle"));
         channel.say("theirs alone", "agent, please").await;
         desk.hear("message.receive", "agent, please").await;
         desk.wait_for("conversation_state.incomplete", |_| true).await;
@@ -257,10 +263,6 @@ async fn hooks(token: &Token) -> Value {
             .retain(|name, _| ["category", "subcategory", "url", "enabled"].contains(&&**name));
     }
     hooks
-}
-
-fn hand_off() -> Answer {
-    Answer::ok(json!({"response": [], "callback_ops": {"tract_atc": {"receiver": "sprinkle"}}}))
 }
 
 /// `sprinkle` works for both; `gadget` for them alone.

@@ -179,7 +179,7 @@ impl Fixture {
 }
 
 /// A bot's hand-off without words.
-pub(super) fn hand_off_to(receiver: &str) -> Answer {
+pub(crate) fn hand_off_to(receiver: &str) -> Answer {
     Answer::ok(json!({"response": [], "callback_ops": {"tract_atc": {"receiver": receiver}}}))
 }
 
