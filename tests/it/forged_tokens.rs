@@ -110,7 +110,7 @@ fn no_other_algorithm_is_taken() {
 #[test]
 fn a_kid_is_a_name_and_nothing_else() {
     let claims = claims().to_string();
-    let long = "k".repeat(100_000);
+    let long = "k".repeat(1000);
     for kid in [
         "",
         "k2",
