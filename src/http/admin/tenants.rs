@@ -7,6 +7,7 @@ use crate::http::{Edge, Problem};
 use crate::tenancy::{Client, Declaration, Made};
 use axum::Json as Answered;
 use axum::extract::State;
+use axum::http::StatusCode;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
@@ -44,8 +45,8 @@ pub async fn apply(
 /// Applies a declaration made here; a fault is told by its place in it.
 async fn apply_value(edge: &Edge, declaration: Value) -> Result<Vec<Made>, Problem> {
     let declaration: Declaration = serde_path_to_error::deserialize(declaration).map_err(|e| {
-        let path = e.path().to_string();
-        Problem::invalid(&path, e.inner())
+        // A declaration names the faulty keys itself.
+        Problem::new(StatusCode::BAD_REQUEST, "invalid_field", e.into_inner().to_string())
     })?;
     Ok(edge.tenancy.apply(declaration).await?)
 }
