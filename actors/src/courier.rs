@@ -398,15 +398,17 @@ impl Errand {
                 tracing::info!(endpoint = ?self.delivery.endpoint, webhook_id = %self.delivery.webhook_id, "rejected");
                 self.done(Some(error)).await
             }
-            Attempt::Advanced(after) => {
-                self.answer_handoff(&kind).await;
+            Attempt::Advanced { after, rejected } => {
+                if rejected.is_none() {
+                    self.answer_handoff(&kind).await;
+                }
                 if let What::History { through, .. } = self.delivery.what {
                     self.delivery.what = What::History { after, through };
                 }
-                // The next message of the range is tried on its own, as the store has it.
+                // Each message of a range has a schedule of its own.
                 (self.delivery.attempts, self.delivery.first_attempt_at) = (0, None);
                 let (endpoint, id) = (self.delivery.endpoint.clone(), self.delivery.id);
-                self.update(OutboxUpdate::Advanced { endpoint, id, after, delivered_at: now }).await;
+                self.update(OutboxUpdate::Advanced { endpoint, id, after, delivered_at: now, rejected }).await;
                 Outcome::Changed(Box::new(self.delivery))
             }
             Attempt::Void(reason) => {
@@ -414,6 +416,11 @@ impl Errand {
                 let (endpoint, id) = (self.delivery.endpoint.clone(), self.delivery.id);
                 self.update(OutboxUpdate::Done { endpoint, id, delivered_at: None, rejected: None }).await;
                 Outcome::Finished
+            }
+            Attempt::Postponed(reason) => {
+                tracing::warn!(endpoint = ?self.delivery.endpoint, %reason, "a delivery is postponed");
+                self.delivery.due_at = self.world.clock.now().plus(PAUSE_MS);
+                Outcome::Changed(Box::new(self.delivery))
             }
             Attempt::Gone => self.failed("410 Gone".to_owned(), None).await,
             Attempt::Failed { reason, retry_after_ms, .. } => self.failed(reason, retry_after_ms).await,
@@ -486,7 +493,8 @@ fn label(attempt: &Attempt) -> &'static str {
     match attempt {
         Attempt::Accepted => "accepted",
         Attempt::Rejected(_) => "rejected",
-        Attempt::Advanced(_) => "replayed",
+        Attempt::Advanced { .. } => "replayed",
+        Attempt::Postponed(_) => "postponed",
         Attempt::Failed { .. } => "failed",
         Attempt::Gone => "gone",
         Attempt::Void(_) => "void",

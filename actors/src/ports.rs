@@ -344,6 +344,8 @@ pub enum OutboxUpdate {
         after: u64,
         /// When.
         delivered_at: Timestamp,
+        /// What the endpoint said against that message, if it received but rejected it.
+        rejected: Option<String>,
     },
     /// An attempt failed.
     Retry {
@@ -528,7 +530,7 @@ pub trait Store: Send + Sync + 'static {
 
     /// The answer kept for a key, unless it has expired.
     async fn kept(&self, key: &[u8; 32], now: Timestamp) -> Result<Option<Kept>, StoreError>;
-    /// Forgets expired answers; returns how many.
+    /// Forgets expired answers, a bounded number in one step; returns how many. Call again until it is none.
     async fn forget_expired(&self, now: Timestamp) -> Result<u64, StoreError>;
 
     /// A user, if it exists.
@@ -588,8 +590,15 @@ pub enum Attempt {
     Accepted,
     /// It was received, and the endpoint said an error about it.
     Rejected(String),
-    /// One message of a range was received; the range goes on after this sequence.
-    Advanced(u64),
+    /// One message of a range was received; the range goes on after it.
+    Advanced {
+        /// Its sequence.
+        after: u64,
+        /// What the endpoint said against it, if it rejected it.
+        rejected: Option<String>,
+    },
+    /// No attempt could be made, through no fault of the endpoint: it does not count as one.
+    Postponed(String),
     /// It was not received.
     Failed {
         /// Why, for a person; never a body.

@@ -70,8 +70,8 @@ impl Timekeeper {
         }
         let (store, clock, forget_at) = (Arc::clone(&self.store), Arc::clone(&self.clock), self.forget_at);
         let round = async move {
-            if forget && let Err(error) = store.forget_expired(now).await {
-                tracing::warn!(%error, "expired idempotency records could not be forgotten");
+            if forget {
+                forget_expired(&*store, now).await;
             }
             let next = settle_due(&*store, &*clock, &router).await;
             next.map_or(forget_at, |next| next.min(forget_at))
@@ -81,6 +81,17 @@ impl Timekeeper {
             let next = me.nudged.take().map_or(next, |nudged| next.min(nudged));
             me.sleep_until(next, ctx);
         }));
+    }
+}
+
+/// Forgets all expired answers, a bounded number in each step.
+async fn forget_expired(store: &dyn Store, now: Timestamp) {
+    loop {
+        match store.forget_expired(now).await {
+            Ok(0) => return,
+            Ok(_) => {}
+            Err(error) => return tracing::warn!(%error, "expired answers could not be forgotten"),
+        }
     }
 }
 

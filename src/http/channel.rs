@@ -7,8 +7,9 @@ use super::messages::unexpected;
 use super::request::Posted;
 use super::users::read_profile;
 use super::{Edge, Problem};
-use crate::channel::profile::Profile;
-use crate::{hsl, wire};
+use crate::channel::Profile;
+use crate::hsl;
+use crate::wire;
 use axum::Json as Answered;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -30,7 +31,7 @@ use uuid::Uuid;
 const TRIES: usize = 8;
 
 /// A user as the channel side tells of it. A field that is absent stays as it is; an empty text removes it.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Deserialize, ToSchema)]
 #[schema(example = json!({"auth_id": "wa:491700000001", "name": "Kim", "device_platform": 14, "business_id": 343,
     "custom_data": {"plan": "gold"}}))]
 pub struct PutUser {
@@ -78,7 +79,7 @@ pub struct PutUser {
 }
 
 /// The user as it is now.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Serialize, ToSchema)]
 pub struct UserPut {
     auth_id: String,
     mobile_no: Option<String>,
@@ -124,19 +125,7 @@ impl PutUser {
 
     /// The profile with this told of it.
     fn over(&self, profile: Option<Profile>, platform: Option<DevicePlatform>) -> Profile {
-        let mut profile = profile.unwrap_or_else(|| Profile {
-            auth_id: self.auth_id.to_string(),
-            auth_code: None,
-            mobile_no: None,
-            email: None,
-            name: None,
-            language_code: None,
-            phone_model: None,
-            os_version: None,
-            package_name: None,
-            device_platform: DevicePlatform::Webhook,
-            custom_data: Map::new(),
-        });
+        let mut profile = profile.unwrap_or_else(|| Profile::new(&*self.auth_id));
         fn set<const N: usize>(field: &mut Option<String>, told: &Option<Text<N>>) {
             if let Some(text) = told {
                 *field = Some(text.to_string()).filter(|t| !t.is_empty());
@@ -281,7 +270,7 @@ impl Edge {
 }
 
 /// What a customer wrote.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Deserialize, ToSchema)]
 #[schema(example = json!({"user": {"auth_id": "wa:491700000001"}, "message_body": "Where is my order?",
     "message_type": 0, "business_id": 343}))]
 pub struct LogMessage {
@@ -298,7 +287,7 @@ pub struct LogMessage {
 }
 
 /// Who wrote.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Deserialize, ToSchema)]
 pub struct LogUser {
     /// The client's own id of the user.
     #[schema(value_type = String, max_length = 256)]
@@ -306,7 +295,7 @@ pub struct LogUser {
 }
 
 /// The message as it was taken.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Serialize, ToSchema)]
 pub struct MessageLogged {
     message_id: u64,
     message_body: String,

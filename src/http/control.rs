@@ -82,7 +82,7 @@ pub async fn listeners(
 }
 
 /// A control operation.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Deserialize, ToSchema)]
 #[schema(example = json!({"user_id": "u-3f9c", "type": "pass", "requester": "sprinkle", "receiver": "iva"}))]
 pub struct RequestControl {
     /// The thread.

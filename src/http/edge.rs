@@ -1,7 +1,7 @@
 //! What handlers work with.
 
-use crate::security::egress::EgressRules;
 use crate::security::tokens::Tokens;
+use crate::security::url::EgressRules;
 use crate::tenancy::{Secret, Tenancy};
 use async_trait::async_trait;
 use metrics_exporter_prometheus::PrometheusHandle;

@@ -20,7 +20,7 @@ use tract_domain::{Agent, AgentEvent, Command, Json, ReceiverId, Reply, Sender, 
 use utoipa::ToSchema;
 
 /// A message to the customer.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Deserialize, ToSchema)]
 #[schema(example = json!({"user_id": "u-3f9c", "message_body": "Hello, this is Ann. How can I help?", "sender": "aeu",
     "metadata": {"agent_name": "Ann"}, "control_epoch": 2}))]
 pub struct SendMessage {
@@ -87,7 +87,7 @@ pub async fn send(
 }
 
 /// Something that the agent side reports.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Deserialize, ToSchema)]
 #[schema(example = json!({"user_id": "u-3f9c", "category": "aeu_events", "subcategory": "allocated",
     "metadata": {"agent_id": "7", "agent_name": "Ann", "team_name": "billing"}}))]
 pub struct SendEvent {

@@ -50,3 +50,6 @@ pub fn service(edge: Arc<Edge>) -> Router {
 async fn nothing_here() -> Response {
     Problem::of_status(StatusCode::NOT_FOUND).into_response()
 }
+
+#[cfg(test)]
+mod tests;

@@ -76,7 +76,7 @@ impl Problem {
     pub fn unknown(what: &'static str) -> Self {
         let code = match what {
             "hook" => "unknown_hook",
-            "ect" | "ECT" => "unknown_ect",
+            "ECT" => "unknown_ect",
             "receiver" => "unknown_receiver",
             "client" => "unknown_client",
             "business" => "unknown_business",
@@ -312,9 +312,8 @@ mod tests {
         let expired = Problem::from(TokenFault::Expired);
         assert_eq!((expired.status().as_u16(), expired.code()), (401, "token_expired"));
         assert!(header(&expired, "www-authenticate").is_some_and(|v| v.starts_with("Bearer")));
-        let codes = ["hook", "ECT", "ect", "client", "business", "receiver"].map(|what| Problem::unknown(what).code());
-        let expected =
-            ["unknown_hook", "unknown_ect", "unknown_ect", "unknown_client", "unknown_business", "unknown_receiver"];
+        let codes = ["hook", "ECT", "client", "business", "receiver"].map(|what| Problem::unknown(what).code());
+        let expected = ["unknown_hook", "unknown_ect", "unknown_client", "unknown_business", "unknown_receiver"];
         assert_eq!(codes, expected);
         let used = Problem::from(TenancyError::InUse(3));
         assert_eq!((used.status().as_u16(), used.code()), (409, "in_use"));

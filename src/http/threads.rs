@@ -22,7 +22,7 @@ const LIMIT: u64 = 100;
 const PAGES: usize = 20;
 
 /// A page of the feed.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Serialize, ToSchema)]
 pub struct FeedPage {
     /// Oldest first. All have `sequence`, `kind` (`message`, `event`, `state`, `control`), `conversation_number`,
     /// `timestamp` and `control_epoch`; the rest depends on the kind.

@@ -64,7 +64,7 @@ impl Deliverer for WebhookDeliverer {
             Unsent::Store(error) => {
                 tracing::warn!(endpoint = delivery.endpoint.name(), delivery = delivery.id, %error, "nothing was sent");
                 // The store's own words are for the log; the delivery's record gets the class only.
-                Attempt::Failed { reason: "the store did not answer".to_owned(), status: None, retry_after_ms: None }
+                Attempt::Postponed("the store did not answer".to_owned())
             }
         })
     }
@@ -119,11 +119,12 @@ impl WebhookDeliverer {
             let sequence = stored.entry.sequence;
             let body = payload::entry(hook, &delivery.user_id, stored, true);
             let body = body.ok_or(Unsent::Void("the entry is nothing that a hook is told"))?;
-            let webhook_id = format!("{}.{sequence}", delivery.webhook_id);
+            let webhook_id = format!("{}-{sequence}", delivery.webhook_id);
             let attempt = self.judged(&self.post(&hook.url, secret, &webhook_id, body).await);
             return Ok(match attempt {
                 // What is rejected was received all the same: the rest of the range must not be lost with it.
-                Attempt::Accepted | Attempt::Rejected(_) => Attempt::Advanced(sequence),
+                Attempt::Accepted => Attempt::Advanced { after: sequence, rejected: None },
+                Attempt::Rejected(error) => Attempt::Advanced { after: sequence, rejected: Some(error) },
                 other => other,
             });
         }

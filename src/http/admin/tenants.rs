@@ -4,10 +4,9 @@ use super::view;
 use crate::http::auth::Admin;
 use crate::http::request::{InPath, Params, Posted};
 use crate::http::{Edge, Problem};
-use crate::tenancy::{Client, Declaration, Made};
+use crate::tenancy::{Client, Declaration, Made, TenancyError};
 use axum::Json as Answered;
 use axum::extract::State;
-use axum::http::StatusCode;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
@@ -15,7 +14,7 @@ use tract_domain::{BusinessId, ClientId, ReceiverId};
 use utoipa::ToSchema;
 
 /// What applying made: ids and secrets, each shown this once.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Serialize, ToSchema)]
 pub struct Applied {
     /// In the declaration's order.
     #[schema(value_type = Vec<MadeView>)]
@@ -23,7 +22,7 @@ pub struct Applied {
 }
 
 /// Something that applying made.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Serialize, ToSchema)]
 pub struct MadeView {
     /// `certificate`, `api_token`, `iva_secret` or `channel_secret`.
     kind: String,
@@ -37,23 +36,23 @@ pub struct MadeView {
 pub async fn apply(
     State(edge): State<Arc<Edge>>,
     _: Admin,
-    Posted { body, .. }: Posted<Declaration>,
+    Posted { body, .. }: Posted<Map<String, Value>>,
 ) -> Result<Answered<Applied>, Problem> {
-    Ok(Answered(Applied { made: edge.tenancy.apply(body).await? }))
+    Ok(Answered(Applied { made: apply_value(&edge, Value::Object(body)).await? }))
 }
 
-/// Applies a declaration made here; a fault is told by its place in it.
+/// Applies a declaration; every fault in it is told, by its place.
 async fn apply_value(edge: &Edge, declaration: Value) -> Result<Vec<Made>, Problem> {
-    let declaration: Declaration = serde_path_to_error::deserialize(declaration).map_err(|e| {
-        // A declaration names the faulty keys itself.
-        Problem::new(StatusCode::BAD_REQUEST, "invalid_field", e.into_inner().to_string())
-    })?;
+    let (declaration, faults) = Declaration::read(&declaration);
+    if !faults.is_empty() {
+        return Err(TenancyError::from(faults).into());
+    }
     Ok(edge.tenancy.apply(declaration).await?)
 }
 
 /// Puts the id from the path into the body, which may repeat it but not contradict it.
 fn identified(mut body: Map<String, Value>, field: &str, id: Value) -> Result<Map<String, Value>, Problem> {
-    let same = |given: &Value| *given == id || given.as_str().is_some_and(|text| text == id.to_string());
+    let same = |given: &Value| *given == id || given.as_str() == Some(&*id.to_string());
     if body.get(field).is_some_and(|given| !same(given)) {
         return Err(Problem::invalid(field, "is not the one in the path"));
     }
@@ -77,7 +76,7 @@ pub async fn list_ects(State(edge): State<Arc<Edge>>, _: Admin) -> Answered<Valu
 }
 
 fn shown_ect(edge: &Edge, id: &ReceiverId) -> Result<Value, Problem> {
-    edge.tenancy.directory().ect(id).map(|e| view::ect(e)).ok_or_else(|| Problem::unknown("ect"))
+    edge.tenancy.directory().ect(id).map(|e| view::ect(e)).ok_or_else(|| Problem::unknown("ECT"))
 }
 
 /// `GET /admin/v1/ects/{ect_id}`
@@ -187,12 +186,20 @@ pub async fn put_business(
     Posted { body, .. }: Posted<Map<String, Value>>,
 ) -> Result<Answered<Value>, Problem> {
     let declared = identified(body, "business_id", json!(business))?;
-    // A declaration is of the whole client, so what it has is declared again; its other businesses stay as they are.
-    let mut whole = match view::client(&*client(&edge, &id)?) {
-        Value::Object(shown) => view::declared(shown),
+    // A declaration is of the whole client, so what it has is declared again, in its order: its first business is the
+    // default one.
+    let client = client(&edge, &id)?;
+    let mut businesses: Vec<_> = client.businesses.iter().map(view::business).collect();
+    match client.businesses.iter().zip(&mut businesses).find(|(b, _)| b.business_id == business) {
+        Some((_, place)) => *place = Value::Object(declared),
+        None => businesses.push(Value::Object(declared)),
+    }
+    let mut whole = match view::client(&client) {
+        Value::Object(shown) => shown,
         _ => Map::new(),
     };
-    whole.insert("business".to_owned(), json!([declared]));
+    whole.insert("business".to_owned(), json!(businesses));
+    let whole = view::declared(whole);
     let made = apply_value(&edge, json!({"client": [whole]})).await?;
     Ok(put("business", shown_business(&edge, &id, business)?, &made))
 }

@@ -76,7 +76,7 @@ pub async fn list(State(edge): State<Arc<Edge>>, _: Admin, params: Params) -> Re
 }
 
 /// A thread with a page of its feed.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Serialize, ToSchema)]
 pub struct ThreadWithFeed {
     client_id: String,
     business_id: u64,

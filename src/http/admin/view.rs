@@ -89,7 +89,6 @@ fn duration(ms: u64) -> String {
 /// as the PEM text that they were declared with.
 pub fn declared(mut shown: Map<String, Value>) -> Map<String, Value> {
     unset(&mut shown, "api_token");
-    shown.remove("enabled");
     if let Some(Value::Object(iva)) = shown.get_mut("iva") {
         unset(iva, "secret");
     }
@@ -146,9 +145,7 @@ mod tests {
         assert_eq!(declared["api_token"], Value::Null);
         assert_eq!(declared["iva"], json!({"url": "https://bot.example/turn", "timeout": "30s"}));
         assert_eq!(declared["business"][0]["webhook"], json!({"url": "https://acme.example/channel"}));
-        let Value::Object(ect) =
-            json!({"certificates": [{"uuid": "u", "fingerprint": "f", "pem": "P"}, "Q"], "enabled": true})
-        else {
+        let Value::Object(ect) = json!({"certificates": [{"uuid": "u", "fingerprint": "f", "pem": "P"}, "Q"]}) else {
             panic!()
         };
         assert_eq!(Value::Object(super::declared(ect)), json!({"certificates": ["P", "Q"]}));

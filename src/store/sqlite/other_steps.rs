@@ -148,10 +148,11 @@ impl Step for UpdateOutbox {
                     fare.last_success_at = fare.last_success_at.max(*delivered_at);
                     fare.last_error = rejected.clone().or(fare.last_error.take());
                 }
-                OutboxUpdate::Advanced { id, after, delivered_at, .. } => {
+                OutboxUpdate::Advanced { id, after, delivered_at, rejected, .. } => {
                     advance(batch, endpoint, *id, *after)?;
                     let fare = batch.fare(endpoint);
                     fare.last_success_at = fare.last_success_at.max(Some(*delivered_at));
+                    fare.last_error = rejected.clone().or(fare.last_error.take());
                 }
                 OutboxUpdate::Retry { id, attempts, first_attempt_at, due_at, error, .. } => {
                     let row = (endpoint, int(*id), *attempts, first_attempt_at.0, due_at.0);

@@ -159,8 +159,13 @@ pub(crate) async fn a_range_advances(place: &impl Place) {
         due_at: NOW.plus(5),
         error: "refused".into(),
     };
-    let advance =
-        |id, after| OutboxUpdate::Advanced { endpoint: endpoint.clone(), id, after, delivered_at: NOW.plus(7) };
+    let advance = |id, after| OutboxUpdate::Advanced {
+        endpoint: endpoint.clone(),
+        id,
+        after,
+        delivered_at: NOW.plus(7),
+        rejected: None,
+    };
     store.update_outbox(vec![failed, advance(id, 5), advance(id, 4), advance(waiting[1].id, 3)]).await.unwrap();
     let now = store.outbox(&one, 0, 10).await.unwrap();
     assert_eq!(ids(&now), ids(&waiting));
