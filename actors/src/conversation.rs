@@ -37,7 +37,8 @@ impl Actor for Conversation {
 impl Handler<Envelope> for Conversation {
     type Result = ();
 
-    fn handle(&mut self, envelope: Envelope, ctx: &mut Context<Self>) {
+    fn handle(&mut self, mut envelope: Envelope, ctx: &mut Context<Self>) {
+        drop(envelope.queued.take());
         if matches!(envelope.job, Job::Panic) {
             die_for_test();
         }

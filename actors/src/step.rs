@@ -11,7 +11,9 @@ use crate::{
 };
 use actix::Addr;
 use std::{sync::Arc, time::Instant};
-use tract_domain::{Command, Context, Effect, Fact, Json, Reply, Thread, Timestamp, Topic, Transition, Turn, UserId};
+use tract_domain::{
+    Command, Context, Effect, Fact, Json, Policy, Reply, Thread, Timestamp, Topic, Transition, Turn, UserId,
+};
 use uuid::Uuid;
 
 /// How often a job decides again when somebody else commits in between. On one node nobody does.
@@ -137,7 +139,7 @@ impl Try<'_> {
                 (Command::HandoffAnswered { by: by.clone(), epoch: *epoch }, Extra::default())
             }
             Job::EndTurn { delivery, end } => {
-                let (command, user_details) = self.turn(delivery, end).await?;
+                let (command, user_details) = self.turn(delivery, end, &loaded.thread, &policy).await?;
                 let settles = Some((delivery.endpoint.clone(), delivery.id));
                 (command, Extra { settles, user_details, idempotency: None })
             }
@@ -203,7 +205,13 @@ impl Try<'_> {
     }
 
     /// What the end of a turn is to the domain.
-    async fn turn(&self, delivery: &crate::ports::Delivery, end: &TurnEnd) -> Result<(Command, Option<Json>), Failure> {
+    async fn turn(
+        &self,
+        delivery: &crate::ports::Delivery,
+        end: &TurnEnd,
+        thread: &Thread,
+        policy: &Policy,
+    ) -> Result<(Command, Option<Json>), Failure> {
         let entry = match &delivery.entry {
             Some(entry) => Arc::clone(entry),
             None => {
@@ -216,7 +224,9 @@ impl Try<'_> {
         let turn = Turn { conversation: entry.entry.conversation, epoch: entry.entry.control_epoch };
         Ok(match end {
             TurnEnd::Answered { answer, user_details } => {
-                (Command::IvaAnswered { turn, answer: answer.clone() }, user_details.clone())
+                // A late answer is discarded whole.
+                let user_details = user_details.clone().filter(|_| thread.awaits(turn, policy));
+                (Command::IvaAnswered { turn, answer: answer.clone() }, user_details)
             }
             TurnEnd::Deferred => (Command::IvaDeferred { turn }, None),
             TurnEnd::Broke(reason) => (Command::IvaBroke { turn, reason: reason.clone() }, None),

@@ -121,7 +121,8 @@ async fn settle_due(store: &dyn Store, clock: &dyn Clock, router: &Router) -> Op
                 settled.is_err()
             })
             .buffer_unordered(ABREAST)
-            .any(|failed| async move { failed })
+            // All of them: one that cannot be settled must not keep the others from it.
+            .fold(false, |any, failed| async move { any | failed })
             .await;
         metrics::counter!("tract_timer_rounds_total").increment(1);
         if failed {

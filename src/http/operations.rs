@@ -7,6 +7,7 @@ use axum::http::{HeaderName, StatusCode, header};
 use metrics::gauge;
 use serde::Serialize;
 use std::sync::Arc;
+use tract_actors::ports::StoreError;
 use utoipa::ToSchema;
 
 /// How it is.
@@ -48,5 +49,26 @@ pub async fn metrics(State(edge): State<Arc<Edge>>) -> ([(HeaderName, &'static s
             gauge!("tract_conversations", "state" => state.as_str()).set(count);
         }
     }
+    if let Err(error) = gauge_outbox(&edge).await {
+        tracing::warn!(%error, "the outbox could not be counted");
+    }
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], edge.metrics.render())
+}
+
+/// How much waits to be delivered, and for how long, by what kind of endpoint it waits for.
+async fn gauge_outbox(edge: &Edge) -> Result<(), StoreError> {
+    let mut waiting = [("hook", 0, 0), ("channel", 0, 0), ("iva", 0, 0)];
+    for endpoint in edge.store.backlog().await? {
+        let status = edge.store.endpoint_status(&endpoint).await?;
+        let kind = endpoint.name().split(':').next().unwrap_or_default();
+        if let Some((_, pending, age_ms)) = waiting.iter_mut().find(|(name, ..)| *name == kind) {
+            *pending += status.pending;
+            *age_ms = status.oldest.map_or(0, |oldest| edge.now().since(oldest)).max(*age_ms);
+        }
+    }
+    for (kind, pending, age_ms) in waiting {
+        gauge!("tract_outbox_pending", "kind" => kind).set(pending as f64);
+        gauge!("tract_outbox_oldest_age_seconds", "kind" => kind).set(age_ms as f64 / 1000.0);
+    }
+    Ok(())
 }

@@ -312,6 +312,9 @@ mod tests {
         let expired = Problem::from(TokenFault::Expired);
         assert_eq!((expired.status().as_u16(), expired.code()), (401, "token_expired"));
         assert!(header(&expired, "www-authenticate").is_some_and(|v| v.starts_with("Bearer")));
+        let codes = ["hook", "ECT", "client", "business", "receiver"].map(|what| Problem::unknown(what).code());
+        let expected = ["unknown_hook", "unknown_ect", "unknown_client", "unknown_business", "unknown_receiver"];
+        assert_eq!(codes, expected);
         let used = Problem::from(TenancyError::InUse(3));
         assert_eq!((used.status().as_u16(), used.code()), (409, "in_use"));
         assert_eq!(used.body(Shape::Error, "r")["count"], 3);

@@ -214,3 +214,13 @@ fn token_prints_the_token_alone() {
     let body: serde_json::Value = serde_json::from_str(&body).unwrap();
     assert_eq!(body, serde_json::json!({ "client_id": "acme", "receiver": "sprinkle", "ttl_seconds": 5400 }));
 }
+
+/// The token of a run that did not begin would only mislead.
+#[test]
+fn serve_that_cannot_start_shows_no_token() {
+    let here = directory(&[]);
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let output = tract(here.path(), &["serve", "--listen", &address], &[("RUST_LOG", "error")]);
+    assert!(one_line(&output).contains(&address), "{output:?}");
+}
