@@ -7,9 +7,8 @@ use crate::{
     },
     router::{Answer, Failure, Job, Stage},
     shell::World,
-    timekeeper::{Nudge, Timekeeper},
+    timekeeper::Timers,
 };
-use actix::Addr;
 use std::{sync::Arc, time::Instant};
 use tract_domain::{
     Command, Context, Effect, Fact, Json, Policy, Reply, Thread, Timestamp, Topic, Transition, Turn, UserId,
@@ -59,7 +58,7 @@ impl From<StoreError> for Failure {
 /// What a try works with.
 struct Try<'a> {
     world: &'a World,
-    timekeeper: &'a Addr<Timekeeper>,
+    timers: &'a Timers,
     user_id: &'a UserId,
     job: &'a Job,
     stage: &'a Stage,
@@ -68,13 +67,13 @@ struct Try<'a> {
 /// Runs a job; gives back the thread as committed last, unless there is doubt about it.
 pub(crate) async fn run(
     world: &World,
-    timekeeper: &Addr<Timekeeper>,
+    timers: &Timers,
     user_id: &UserId,
     mut loaded: Option<Loaded>,
     job: &Job,
     stage: &Stage,
 ) -> (Option<Loaded>, Result<Answer, Failure>) {
-    let attempt = Try { world, timekeeper, user_id, job, stage };
+    let attempt = Try { world, timers, user_id, job, stage };
     for _ in 0..TRIES {
         let mut current = match loaded.take() {
             Some(loaded) => loaded,
@@ -294,7 +293,7 @@ impl Try<'_> {
                 if let DeadlineChange::Set(deadline) = commit.deadline {
                     loaded.deadline = deadline;
                     if let Some(at) = deadline {
-                        self.timekeeper.do_send(Nudge(at));
+                        self.timers.nudge(at);
                     }
                 }
                 Ok(Answer { reply, message_ids, at, replayed: false })
