@@ -110,7 +110,8 @@ async fn settle_due(store: &dyn Store, clock: &dyn Clock, router: &Router) -> Op
                 settled.is_err()
             })
             .buffer_unordered(ABREAST)
-            .any(|failed| async move { failed })
+            // All of them, so that one thread that cannot settle does not hold up the others.
+            .fold(false, |failed, this| async move { failed | this })
             .await;
         metrics::counter!("tract_timer_rounds_total").increment(1);
         if failed {
