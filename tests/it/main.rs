@@ -6,6 +6,7 @@ mod control;
 mod crash;
 mod delivery;
 mod demo;
+mod full_disk;
 mod lifecycle;
 mod shell;
 mod store_contract;
