@@ -189,9 +189,8 @@ async fn a_full_disk_refuses_and_the_router_goes_on_when_there_is_space() {
     let process = Process::start_by(&launcher, data.path()).await;
     let world = World::around(&process).await;
     // As the process sees the directory.
-    let ballast = |name: &str| -> PathBuf {
-        format!("/proc/{}/root{}/{name}", process.id(), data.path().display()).into()
-    };
+    let ballast =
+        |name: &str| -> PathBuf { format!("/proc/{}/root{}/{name}", process.id(), data.path().display()).into() };
     take_space(&ballast("much"), 3 << 20);
     let mut acknowledged = world.fill_up().await;
     take_space(&ballast("the rest"), usize::MAX);

@@ -1,6 +1,7 @@
 //! The integration tests: one binary, a file for each resource of the contract.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test says what it expects by panicking")]
 
+mod bad_input;
 mod cli;
 mod control;
 mod crash;
