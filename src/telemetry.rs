@@ -27,7 +27,9 @@ pub enum TelemetryFault {
 /// `usual` is meant without it.
 pub fn log(usual: &str) -> Result<(), TelemetryFault> {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(usual));
+    // A line that cannot be written is lost. To complain about it on stderr would panic when that is what is full.
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let lines = lines.log_internal_errors(false);
     if std::io::stderr().is_terminal() {
         lines.with_target(false).finish().try_init()?;
     } else {

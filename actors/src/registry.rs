@@ -142,6 +142,18 @@ impl Handler<Sweep> for Registry {
     }
 }
 
+/// How many conversation actors are in memory.
+#[derive(actix::Message)]
+#[rtype(result = "usize")]
+pub(crate) struct CountLive;
+
+impl Handler<CountLive> for Registry {
+    type Result = usize;
+    fn handle(&mut self, _: CountLive, _: &mut Context<Self>) -> usize {
+        self.live.len()
+    }
+}
+
 impl Handler<Envelope> for Registry {
     type Result = ();
 

@@ -2,7 +2,7 @@
 
 use crate::{
     ports::{Delivery, IdempotencyKey, TurnEnd},
-    registry::Registry,
+    registry::{CountLive, Registry},
 };
 use actix::{Addr, dev::SendError};
 use std::{
@@ -170,6 +170,14 @@ impl Router {
     #[doc(hidden)]
     pub async fn panic_for_test(&self, user_id: UserId) -> Result<Answer, Failure> {
         self.carry(user_id, Job::Panic, None).await
+    }
+
+    /// How many conversation actors are in memory, for tests of when they leave it.
+    #[doc(hidden)]
+    pub async fn live_actors(&self) -> usize {
+        let counts = self.registries.iter().map(|registry| registry.send(CountLive));
+        let counts = futures_util::future::join_all(counts).await;
+        counts.into_iter().map(|count| count.unwrap_or_default()).sum()
     }
 
     /// Carries out what is due on a thread.

@@ -20,6 +20,7 @@ pub mod problem;
 pub mod request;
 pub mod routes;
 pub mod threads;
+mod unread;
 pub mod users;
 
 pub use edge::{Edge, Readiness, Threads};

@@ -43,8 +43,7 @@ pub enum Shape {
 impl Shape {
     /// The shape that a path asks for, whatever the outcome.
     pub fn of(path: &str) -> Self {
-        let path = path.strip_suffix('/').unwrap_or(path);
-        if path == "/tract/thread_control/request" {
+        if path.strip_suffix('/').unwrap_or(path) == "/tract/thread_control/request" {
             Self::Control
         } else if path.starts_with("/v1.0/") || path.starts_with("/integration/") {
             Self::ErrorMessage

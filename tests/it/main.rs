@@ -1,12 +1,15 @@
 //! The integration tests: one binary, a file for each resource of the contract.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test says what it expects by panicking")]
 
+mod bad_input;
 mod cli;
 mod control;
 mod crash;
 mod delivery;
 mod demo;
+mod full_disk;
 mod lifecycle;
+mod shell;
 mod store_contract;
 mod store_embedded;
 mod support;

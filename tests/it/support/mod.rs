@@ -10,7 +10,7 @@ mod fixture;
 mod peer;
 mod process;
 
-pub(crate) use api::{Channel, Token};
-pub(crate) use fixture::{BUSINESS, CLIENT, Fixture, Tenants};
+pub(crate) use api::{Api, Channel, Reply, Token};
+pub(crate) use fixture::{BUSINESS, CLIENT, Fixture, JWT_KEY, Tenants};
 pub(crate) use peer::{Answer, Peer, Received};
 pub(crate) use process::Process;

@@ -18,13 +18,27 @@ pub(crate) struct Process {
 impl Process {
     /// Starts it and waits until it is ready.
     pub(crate) async fn start(data: &Path) -> Self {
-        let mut process = Self::spawn(data);
+        Self::spawn(data).ready().await
+    }
+
+    /// Starts it by this command line, which is to put itself in the place of the one that follows it, and waits until it
+    /// is ready. Its log goes nowhere: whatever it writes there fails.
+    pub(crate) async fn start_by(launcher: &[&str], data: &Path) -> Self {
+        let (program, arguments) = launcher.split_first().expect("a launcher is a command");
+        let mut command = Command::new(program);
+        command.args(arguments).arg(env!("CARGO_BIN_EXE_tract"));
+        let full = std::fs::File::options().write(true).open("/dev/full").expect("there is /dev/full");
+        Self::spawn_with(command.stderr(full), data).ready().await
+    }
+
+    async fn ready(mut self) -> Self {
+        let process = &mut self;
         let api = Api::new(process.base.clone());
         let deadline = Instant::now() + PATIENCE;
         loop {
             let ready = api.request(reqwest::Method::GET, "/readyz").send().await;
             if ready.is_ok_and(|answer| answer.status().is_success()) {
-                return process;
+                return self;
             }
             if let Ok(Some(status)) = process.child.try_wait() {
                 panic!("`tract serve` ended: {status}");
@@ -36,9 +50,13 @@ impl Process {
 
     /// Starts it and does not wait.
     pub(crate) fn spawn(data: &Path) -> Self {
+        Self::spawn_with(Command::new(env!("CARGO_BIN_EXE_tract")).stderr(Stdio::inherit()), data)
+    }
+
+    fn spawn_with(command: &mut Command, data: &Path) -> Self {
         let admin_token = "the-operator-of-this-test";
         let address = free_address();
-        let child = Command::new(env!("CARGO_BIN_EXE_tract"))
+        let child = command
             .args(["serve", "--listen", &address])
             .current_dir(data)
             .env("TRACT_STORE__PATH", data.join("store"))
@@ -49,10 +67,14 @@ impl Process {
             .env("RUST_LOG", "error")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(Stdio::inherit())
             .spawn()
             .expect("the binary starts");
         Self { child, base: format!("http://{address}"), admin_token }
+    }
+
+    /// Its id, to look at it from the outside.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     pub(crate) fn api(&self) -> Api {
