@@ -235,7 +235,7 @@ async fn fields_that_say_what_they_may_not() {
     case(control, "requester", json!("nobody"), 403, "requester_mismatch", "requester");
     case(control, "receiver", json!("nobody"), 404, "unknown_receiver", "nobody");
     case(control, "receiver", json!("helper"), 403, "target_not_permitted", "helper");
-    case(control, "type", json!("take"), 403, "not_permitted", "take");
+    case(control, "type", json!("take"), 400, "invalid_field", "receiver");
     case(control, "type", json!("accept"), 409, "no_offer", "offer");
     case(control, "type", json!("decline"), 409, "no_offer", "offer");
     case(control, "control_epoch", json!(stage.epoch + 1), 409, "stale_epoch", "control_epoch");
