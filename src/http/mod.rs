@@ -10,6 +10,7 @@ pub mod control;
 pub mod decode;
 pub mod edge;
 pub mod envelope;
+pub mod history;
 pub mod hooks;
 pub mod idempotency;
 pub mod integration;

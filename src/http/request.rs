@@ -34,13 +34,17 @@ impl<T: DeserializeOwned> FromRequest<Arc<Edge>> for Posted<T> {
     async fn from_request(request: Request, _: &Arc<Edge>) -> Result<Self, Problem> {
         let (parts, body) = request.into_parts();
         if !is_json(&parts.headers) {
-            let text = "the body must be JSON: send Content-Type: application/json";
-            return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", text));
+            return Err(not_json());
         }
         let bytes = collect(body).await?;
         let key = RequestKey::read(&parts.headers, &bytes)?;
         Ok(Self { body: decode::json(&bytes)?, key })
     }
+}
+
+fn not_json() -> Problem {
+    let text = "the body must be JSON: send Content-Type: application/json";
+    Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", text)
 }
 
 async fn collect(body: Body) -> Result<Bytes, Problem> {
@@ -113,6 +117,35 @@ impl Params {
     /// The thread in question.
     pub fn user_id(&self) -> Result<UserId, Problem> {
         self.parse("user_id")?.ok_or_else(|| Problem::invalid("user_id", "is missing"))
+    }
+}
+
+/// Parameters in the query string or, beside or instead of it, as fields of a JSON body. The query string wins.
+#[derive(Debug)]
+pub struct Asked(pub Params);
+
+impl FromRequest<Arc<Edge>> for Asked {
+    type Rejection = Problem;
+    async fn from_request(request: Request, edge: &Arc<Edge>) -> Result<Self, Problem> {
+        let (mut parts, body) = request.into_parts();
+        let Params(mut params) = Params::from_request_parts(&mut parts, edge).await?;
+        let bytes = collect(body).await?;
+        if !bytes.is_empty() {
+            if !is_json(&parts.headers) {
+                return Err(not_json());
+            }
+            let fields: serde_json::Map<String, serde_json::Value> = decode::json(&bytes)?;
+            for (name, value) in fields {
+                let text = match value {
+                    serde_json::Value::String(text) => text,
+                    serde_json::Value::Number(number) => number.to_string(),
+                    // No parameter is of another kind, and unknown fields are ignored.
+                    _ => continue,
+                };
+                params.entry(name).or_insert(text);
+            }
+        }
+        Ok(Self(Params(params)))
     }
 }
 

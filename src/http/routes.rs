@@ -3,7 +3,7 @@
 //! The router and the OpenAPI document are both made from it, and tests go through it row by row.
 
 use super::auth::Auth;
-use super::{Edge, admin, channel, control, hooks, integration, messages, operations, threads, users};
+use super::{Edge, admin, channel, control, history, hooks, integration, messages, operations, threads, users};
 use axum::handler::Handler;
 use axum::http::Method;
 use axum::routing::{MethodFilter, MethodRouter, on};
@@ -154,6 +154,16 @@ const FOUND_BY: [Parameter; 6] = [
     parameter("cursor", "`next` of the page before."),
 ];
 
+const HISTORY: [Parameter; 6] = [
+    Parameter { integer: true, ..parameter("business_id", "The thread's business.") },
+    parameter("user_name", "The thread's `user_id`."),
+    parameter("pxut", "The thread's `user_id`, without its business."),
+    // Not marked as required: it may be in the body.
+    Parameter { integer: true, ..parameter("conversation_no", "Which conversation, from 1. Must be given.") },
+    Parameter { integer: true, ..parameter("limit", "Only so many messages, the last ones, 1 to 1000; default 1000.") },
+    parameter("response_type", "`json` (default) or `text`."),
+];
+
 /// Everything there is, except the pages of the documentation themselves.
 pub fn table() -> Vec<Route> {
     let mut table = tool_routes();
@@ -250,6 +260,26 @@ fn channel_routes() -> Vec<Route> {
         .takes::<integration::SendChatToAgent>()
         .gives::<integration::Success>()
         .idempotent(),
+        Route::new(
+            GET,
+            "/integration/external/v1.0/get_chat_history",
+            Auth::Integration,
+            "Read a conversation",
+            history::first,
+        )
+        .about("As v2.0, but agents appear as `agent(<name>)`.")
+        .query(&HISTORY)
+        .gives::<history::ChatHistory>(),
+        Route::new(
+            GET,
+            "/integration/external/v2.0/get_chat_history",
+            Auth::Integration,
+            "Read a conversation",
+            history::second,
+        )
+        .about("By `business_id` and `user_name`, else by `pxut`. The parameters may also be fields of a JSON body.")
+        .query(&HISTORY)
+        .gives::<history::ChatHistory>(),
     ]
 }
 

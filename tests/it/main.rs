@@ -2,14 +2,19 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test says what it expects by panicking")]
 
 mod bad_input;
+mod chat_history;
 mod cli;
 mod control;
 mod crash;
 mod delivery;
 mod demo;
+mod forged_tokens;
 mod full_disk;
+mod fuzz_corpus;
 mod lifecycle;
+mod mutation;
 mod shell;
 mod store_contract;
 mod store_embedded;
 mod support;
+mod tenancy_matrix;

@@ -81,7 +81,8 @@ impl Api {
 #[derive(Clone)]
 pub(crate) struct Token {
     api: Api,
-    token: String,
+    /// The JWT itself.
+    pub(crate) token: String,
     pub(crate) receiver: String,
 }
 
@@ -158,7 +159,8 @@ impl Token {
 pub(crate) struct Channel {
     api: Api,
     client: String,
-    token: String,
+    /// The client's API token itself.
+    pub(crate) token: String,
     business: u64,
 }
 

@@ -72,7 +72,7 @@ pub(crate) struct Fixture {
     pub(crate) helper: Token,
     /// The bot's own token.
     pub(crate) iva: Token,
-    admin_token: String,
+    pub(crate) admin_token: String,
     running: Running,
     limits: Limits,
     // Removed last, once nothing is written there any more.
@@ -239,7 +239,7 @@ impl Fixture {
 }
 
 /// A bot's hand-off without words.
-pub(super) fn hand_off_to(receiver: &str) -> Answer {
+pub(crate) fn hand_off_to(receiver: &str) -> Answer {
     Answer::ok(json!({"response": [], "callback_ops": {"tract_atc": {"receiver": receiver}}}))
 }
 

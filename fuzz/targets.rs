@@ -1,0 +1,116 @@
+//! What each parser of strangers' bytes must hold to, whatever the bytes.
+//!
+//! The fuzz targets are these functions, and so is the bounded run over the same corpus in the normal tests
+//! (`tests/it/fuzz_corpus.rs`). Each panics when its promise is broken.
+
+use serde_json::Value;
+use std::str;
+use std::sync::LazyLock;
+use tract::http::{channel, control, decode, hooks, integration, messages, users};
+use tract::reading::Source;
+use tract::security::tokens::Tokens;
+use tract::security::url::{EgressRules, MAX_URL, check_url};
+use tract::tenancy::{Declaration, Secret, certificate};
+use tract::{hsl, reading::Fault};
+use tract_domain::Timestamp;
+
+/// A target's name, which is that of its corpus, and what it does.
+pub(crate) type Target = (&'static str, fn(&[u8]));
+
+/// All of them.
+pub(crate) const ALL: &[Target] = &[
+    ("certificate", certificate),
+    ("hsl", hsl),
+    ("request_body", request_body),
+    ("tenants_file", tenants_file),
+    ("token", token),
+    ("url", url),
+];
+
+/// A message's body: what is accepted is a JSON object that any JSON library reads, and is accepted again.
+pub(crate) fn hsl(bytes: &[u8]) {
+    let Ok(text) = str::from_utf8(bytes) else { return };
+    for read in [hsl::read_body(text), hsl::customer_text(text)] {
+        match read {
+            Ok(body) => {
+                let value: Value = serde_json::from_str(&body.0).expect("an accepted body is JSON");
+                assert!(value.is_object(), "an accepted body is an object");
+                if body.0.len() <= hsl::MAX_BODY {
+                    assert_eq!(hsl::read_body(&body.0).as_ref(), Ok(&body), "an accepted body stays as it is");
+                }
+            }
+            Err(fault) => assert!(!fault.what().is_empty() && fault.path("f").starts_with('f')),
+        }
+    }
+}
+
+/// A token: only the one that was signed with our key is taken, to the byte.
+pub(crate) fn token(bytes: &[u8]) {
+    const VALID: &str = include_str!("corpus/token/valid");
+    static TOKENS: LazyLock<Tokens> = LazyLock::new(|| {
+        let keys = [("k1", "k"), ("k2", "l")].map(|(kid, c)| (kid.to_owned(), Secret::new(c.repeat(32))));
+        Tokens::new(keys).expect("the keys are long enough")
+    });
+    const NOW: Timestamp = Timestamp(1_790_000_000_500);
+    let Ok(text) = str::from_utf8(bytes) else { return };
+    let taken = TOKENS.verify(text, NOW).is_ok();
+    assert_eq!(taken, text == VALID, "nobody else's token is taken");
+}
+
+/// A tenants file: read or refused, and every fault can be told, with a line that there is.
+pub(crate) fn tenants_file(bytes: &[u8]) {
+    let Ok(text) = str::from_utf8(bytes) else { return };
+    let lines = text.split('\n').count();
+    let told = |located: Vec<tract::reading::Located>| {
+        for fault in located {
+            assert!(!fault.to_string().is_empty());
+            assert!(fault.line.is_none_or(|line| (1..=lines).contains(&line)), "line {:?} of {lines}", fault.line);
+        }
+    };
+    match Source::parse("tenants.toml", text) {
+        Err(faults) => {
+            assert!(!faults.is_empty(), "what is refused is refused for a reason");
+            told(faults);
+        }
+        Ok(source) => {
+            let (_, faults): (_, Vec<Fault>) = Declaration::read(&source.value);
+            told(source.locate_all(faults));
+            told(source.locate_all(Declaration::check(&source.value, EgressRules::default())));
+        }
+    }
+}
+
+/// A certificate as it is uploaded: what is kept of it is a certificate again, and the same one.
+pub(crate) fn certificate(bytes: &[u8]) {
+    let Ok(text) = str::from_utf8(bytes) else { return };
+    if let Ok(parsed) = certificate::parse(text) {
+        assert_eq!(certificate::parse(&parsed.pem), Ok(parsed), "it is kept as it was read");
+    }
+}
+
+/// A URL to call: what is taken is https to a host, without credentials.
+pub(crate) fn url(bytes: &[u8]) {
+    let Ok(text) = str::from_utf8(bytes) else { return };
+    if let Ok(url) = check_url(text, EgressRules::default()) {
+        assert_eq!(url.scheme(), "https");
+        assert!(url.host().is_some() && url.username().is_empty() && url.password().is_none());
+        assert!(text.chars().count() <= MAX_URL);
+    }
+}
+
+/// Bodies of requests: read or refused.
+pub(crate) fn request_body(bytes: &[u8]) {
+    let read = [
+        decode::json::<channel::LogMessage>(bytes).err(),
+        decode::json::<channel::PutUser>(bytes).err(),
+        decode::json::<control::RequestControl>(bytes).err(),
+        decode::json::<hooks::RegisterHook>(bytes).err(),
+        decode::json::<integration::SendChatToAgent>(bytes).err(),
+        decode::json::<messages::SendEvent>(bytes).err(),
+        decode::json::<messages::SendMessage>(bytes).err(),
+        decode::json::<users::DetailsRequest>(bytes).err(),
+    ];
+    for problem in read.into_iter().flatten() {
+        assert!(problem.status().is_client_error(), "{}", problem.code());
+    }
+}
