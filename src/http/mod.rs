@@ -19,6 +19,7 @@ pub mod operations;
 pub mod problem;
 pub mod request;
 pub mod routes;
+pub mod signed;
 pub mod threads;
 pub mod users;
 
