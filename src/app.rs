@@ -190,7 +190,7 @@ async fn run_router(
         store: Arc::clone(&store),
         tenancy,
         tokens,
-        signed,
+        signed: Arc::new(signed),
         clock,
         admin_token: admin_token.clone(),
         egress: rules,

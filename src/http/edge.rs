@@ -57,7 +57,7 @@ pub struct Edge {
     /// Issues and verifies the tokens of Part A.
     pub tokens: Arc<Tokens>,
     /// Judges signed requests.
-    pub signed: SignedRequests,
+    pub signed: Arc<SignedRequests>,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Opens `/admin/v1`.

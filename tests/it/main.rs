@@ -7,6 +7,7 @@ mod crash;
 mod delivery;
 mod demo;
 mod lifecycle;
+mod signed_requests;
 mod store_contract;
 mod store_embedded;
 mod support;

@@ -163,7 +163,7 @@ impl Fixture {
             Roots::load(&[]),
         );
         let edge = Arc::new(Edge {
-            signed,
+            signed: Arc::new(signed),
             threads: Arc::new(threads),
             store,
             tenancy,

@@ -183,16 +183,28 @@ pub(super) fn hand_off_to(receiver: &str) -> Answer {
     Answer::ok(json!({"response": [], "callback_ops": {"tract_atc": {"receiver": receiver}}}))
 }
 
-/// The one place that knows how the router is started in a process.
 async fn start_router(data: &tempfile::TempDir, clock: Arc<dyn Clock>) -> Running {
+    start_router_with(data, clock, |_| {}).await
+}
+
+/// The operator's token of every router that is started in a process.
+pub(crate) const ADMIN_TOKEN: &str = "the-operator-of-this-test";
+
+/// The one place that knows how the router is started in a process.
+pub(crate) async fn start_router_with(
+    data: &tempfile::TempDir,
+    clock: Arc<dyn Clock>,
+    adjust: impl FnOnce(&mut Settings),
+) -> Running {
     let mut settings = Settings {
         listen: ([127, 0, 0, 1], 0).into(),
         store: StoreSettings::Embedded { path: data.path().to_owned(), partitions: 16 },
         ..Settings::default()
     };
-    settings.security.admin_token = Some(Secret::new("the-operator-of-this-test"));
+    settings.security.admin_token = Some(Secret::new(ADMIN_TOKEN));
     settings.egress.rules.allow_private = true;
     settings.egress.rules.allow_http = true;
+    adjust(&mut settings);
     // Several routers share this process, so none of them collects its metrics.
     let metrics = telemetry::detached().expect("metrics are set up");
     app::start(settings, clock, metrics).await.expect("the router starts")

@@ -10,7 +10,8 @@ mod fixture;
 mod peer;
 mod process;
 
-pub(crate) use api::{Channel, Token};
-pub(crate) use fixture::{BUSINESS, CLIENT, Fixture, Tenants};
+pub(crate) use api::{Api, Channel, Reply, Token};
+pub(crate) use clock::ManualClock;
+pub(crate) use fixture::{ADMIN_TOKEN, BUSINESS, CLIENT, Fixture, Tenants, start_router_with};
 pub(crate) use peer::{Answer, Peer, Received};
 pub(crate) use process::Process;
