@@ -7,12 +7,14 @@ use crate::{
     demo::{self, DemoError},
     http::{self, Edge, Readiness},
     security::{
+        chain::Roots,
         egress::{EgressClient, EgressFault, EgressRules},
+        signed_request::SignedRequests,
         tokens::{KeyFault, Tokens},
     },
     store::sqlite::{OpenError, SqliteOptions, SqliteStore},
     telemetry::{self, TelemetryFault},
-    tenancy::{Secret, Tenancy, TenancyError, secrets::make_token},
+    tenancy::{Secret, Tenancy, TenancyError, expiry, secrets::make_token},
     webhook::WebhookDeliverer,
 };
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -162,7 +164,15 @@ async fn run_router(
     let rules = settings.egress.rules;
     let tenancy = Tenancy::load(Arc::clone(&store), rules).await?;
     let tokens = Arc::new(Tokens::new(jwt_keys(&settings, &tenancy).await?)?);
-    let http_client = EgressClient::new(rules, &extra_roots(&settings)?)?;
+    let extra_roots = extra_roots(&settings)?;
+    let http_client = EgressClient::routed(rules, &extra_roots, &settings.egress.routes)?;
+    let signed = SignedRequests::new(
+        Arc::clone(&store),
+        Arc::clone(&tenancy),
+        Arc::clone(&clock),
+        http_client.clone(),
+        Roots::load(&extra_roots),
+    );
     let deliverer = WebhookDeliverer::new(Arc::clone(&store), Arc::clone(&tenancy), Arc::clone(&clock), http_client);
     let world = World {
         store: Arc::clone(&store),
@@ -182,11 +192,13 @@ async fn run_router(
         made
     });
     let readiness = Readiness::default();
+    let expiring = network.spawn(expiry::watch(Arc::clone(&tenancy), Arc::clone(&clock)));
     let edge = Edge {
         threads: Arc::new(shell.router()),
         store: Arc::clone(&store),
         tenancy,
         tokens,
+        signed: Arc::new(signed),
         clock,
         admin_token: admin_token.clone(),
         egress: rules,
@@ -225,6 +237,7 @@ async fn run_router(
     };
     shell.stop(WIND_UP).await;
     upkeep.abort();
+    expiring.abort();
     store.close().await;
     tracing::info!("stopped");
     Ok(served?)

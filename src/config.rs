@@ -75,6 +75,9 @@ pub struct EgressSettings {
     pub rules: EgressRules,
     /// PEM files with further roots of trust; relative to the settings file.
     pub extra_roots: Vec<PathBuf>,
+    /// Where some host names lead, port included. For tests in one process; no key sets it.
+    #[doc(hidden)]
+    pub routes: Vec<(String, SocketAddr)>,
 }
 
 /// `[limits]`
@@ -353,7 +356,11 @@ fn read_egress(fields: Fields<'_>) -> EgressSettings {
     };
     let roots = fields.texts("extra_roots").unwrap_or_default();
     fields.finish();
-    EgressSettings { rules, extra_roots: roots.into_iter().map(|(_, path)| PathBuf::from(path)).collect() }
+    EgressSettings {
+        rules,
+        extra_roots: roots.into_iter().map(|(_, path)| PathBuf::from(path)).collect(),
+        routes: Vec::new(),
+    }
 }
 
 fn read_limits(fields: Fields<'_>) -> Limits {

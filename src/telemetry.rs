@@ -76,6 +76,10 @@ fn describe() {
     describe_counter!("tract_deliveries_total", "Attempts at deliveries by what came of them.");
     describe_counter!("tract_delivery_retries_total", "Attempts that were not the first.");
     describe_counter!("tract_control_changes_total", "Control changes by what happened.");
+    describe_counter!(
+        "tract_signed_requests_total",
+        "Signed requests by result: accepted, or the code of the refusal."
+    );
     describe_gauge!(
         "tract_conversations",
         "Conversations by state, as counted in the store at the time of the scrape."

@@ -14,6 +14,8 @@ const CLIENT_ID: &str = "client-id";
 pub enum Auth {
     /// Not at all.
     Open,
+    /// A signature over the body (section 3).
+    Signed,
     /// A receiver's JWT (section 3): [`Caller`].
     Receiver,
     /// A client's API token as a bearer (section 10): [`ChannelSide`].
@@ -128,7 +130,8 @@ fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
     if scheme.eq_ignore_ascii_case("bearer") && !token.is_empty() { Ok(Some(token)) } else { Err(wrong()) }
 }
 
-fn note(client: &ClientId, receiver: Option<&ReceiverId>) {
+/// Puts into the request's span who calls.
+pub(super) fn note(client: &ClientId, receiver: Option<&ReceiverId>) {
     let span = tracing::Span::current();
     span.record("client", client.as_str());
     if let Some(receiver) = receiver {

@@ -20,6 +20,7 @@ pub mod operations;
 pub mod problem;
 pub mod request;
 pub mod routes;
+pub mod signed;
 pub mod threads;
 mod unread;
 pub mod users;

@@ -1,6 +1,7 @@
 //! Whether the process lives, whether it wants requests, and what it counts (section 11).
 
 use super::{Edge, Problem};
+use crate::tenancy::expiry::Expiring;
 use axum::Json as Answered;
 use axum::extract::State;
 use axum::http::{HeaderName, StatusCode, header};
@@ -52,7 +53,25 @@ pub async fn metrics(State(edge): State<Arc<Edge>>) -> ([(HeaderName, &'static s
     if let Err(error) = gauge_outbox(&edge).await {
         tracing::warn!(%error, "the outbox could not be counted");
     }
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], edge.metrics.render())
+    let mut text = edge.metrics.render();
+    certificates(&edge, &mut text);
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
+}
+
+/// Written here and not kept as a gauge, so that a certificate that is revoked is gone from the next scrape. Ids hold no
+/// character that would need an escape.
+fn certificates(edge: &Edge, text: &mut String) {
+    use std::fmt::Write;
+    let expiring = edge.tenancy.expiring(edge.now());
+    if expiring.is_empty() {
+        return;
+    }
+    text.push_str("# HELP tract_certificate_expires_seconds How long a certificate is still valid, from 30 days before its end.\n");
+    text.push_str("# TYPE tract_certificate_expires_seconds gauge\n");
+    for Expiring { ect, uuid, left_s } in expiring {
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "tract_certificate_expires_seconds{{ect=\"{ect}\",uuid=\"{uuid}\"}} {left_s}");
+    }
 }
 
 /// How much waits to be delivered, and for how long, by what kind of endpoint it waits for.

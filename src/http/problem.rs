@@ -3,6 +3,7 @@
 //! A handler says what is wrong; the envelope renders it in the shape that the path asks for.
 
 use super::envelope::REALM;
+use crate::security::signed_request::SignedFault;
 use crate::security::tokens::TokenFault;
 use crate::tenancy::TenancyError;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -79,6 +80,7 @@ impl Problem {
             "receiver" => "unknown_receiver",
             "client" => "unknown_client",
             "business" => "unknown_business",
+            "certificate" => "unknown_certificate",
             _ => "unknown",
         };
         Self::new(StatusCode::NOT_FOUND, code, format!("no such {what}"))
@@ -252,6 +254,22 @@ impl From<TokenFault> for Problem {
             | TokenFault::Audience => "token_invalid",
         };
         Self::unauthorized(code, fault.to_string())
+    }
+}
+
+impl From<SignedFault> for Problem {
+    fn from(fault: SignedFault) -> Self {
+        match fault {
+            SignedFault::Store(StoreError::OutcomeUnknown) => {
+                let text = "the store did not answer in time; sign a new request with a new timestamp";
+                Self::new(StatusCode::GATEWAY_TIMEOUT, "outcome_unknown", text)
+            }
+            SignedFault::Store(error) => error.into(),
+            fault => {
+                let retry_after_s = (fault == SignedFault::Replayed).then_some(RETRY_AFTER_S);
+                Self { retry_after_s, ..Self::new(StatusCode::BAD_REQUEST, fault.code(), fault.to_string()) }
+            }
+        }
     }
 }
 

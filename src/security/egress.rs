@@ -9,6 +9,7 @@ pub use super::url::{EgressRules, MAX_URL, UrlFault, check_url};
 use bytes::Bytes;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::header::{HeaderMap, RETRY_AFTER};
+use std::collections::HashMap;
 use std::error::Error;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
@@ -82,6 +83,17 @@ pub struct EgressClient {
 impl EgressClient {
     /// A client with these rules that trusts the system's roots and these PEM bundles.
     pub fn new(rules: EgressRules, extra_roots: &[Vec<u8>]) -> Result<Self, EgressFault> {
+        Self::routed(rules, extra_roots, &[])
+    }
+
+    /// As [`Self::new`], with the places of some host names, ports included: tests have no name server, nor port 443. The
+    /// rules are for these places too.
+    #[doc(hidden)]
+    pub fn routed(
+        rules: EgressRules,
+        extra_roots: &[Vec<u8>],
+        routes: &[(String, SocketAddr)],
+    ) -> Result<Self, EgressFault> {
         let mut roots = Vec::new();
         for (index, pem) in extra_roots.iter().enumerate() {
             let bundle = reqwest::Certificate::from_pem_bundle(pem).map_err(|_| EgressFault::Root(index))?;
@@ -98,7 +110,11 @@ impl EgressClient {
             .https_only(!rules.allow_http)
             .pool_idle_timeout(KEEP_IDLE)
             .tls_certs_merge(roots)
-            .dns_resolver(GuardedResolver { rules, lookups: Arc::new(Semaphore::new(LOOKUPS)) })
+            .dns_resolver(GuardedResolver {
+                rules,
+                lookups: Arc::new(Semaphore::new(LOOKUPS)),
+                routes: routes.iter().cloned().collect(),
+            })
             .build()
             .map_err(|e| EgressFault::Tls(chain(&e)))?;
         Ok(Self { http, rules })
@@ -119,11 +135,29 @@ impl EgressClient {
         timeout: Duration,
         max_answer: usize,
     ) -> Result<Answer, SendFault> {
+        let request = self.http.post(self.permitted_url(url)?).headers(headers).body(body);
+        Self::exchange(request, timeout, max_answer).await
+    }
+
+    /// Fetches at most `max_answer` bytes, within `timeout`.
+    pub async fn get(&self, url: &str, timeout: Duration, max_answer: usize) -> Result<Answer, SendFault> {
+        Self::exchange(self.http.get(self.permitted_url(url)?), timeout, max_answer).await
+    }
+
+    fn permitted_url(&self, url: &str) -> Result<Url, SendFault> {
         let url = check_url(url, self.rules)?;
         if !self.rules.allow_private && literal(&url).is_some_and(|address| !is_public(address)) {
             return Err(SendFault::NotPublic);
         }
-        let sent = self.http.post(url).headers(headers).body(body).timeout(timeout).send().await;
+        Ok(url)
+    }
+
+    async fn exchange(
+        request: reqwest::RequestBuilder,
+        timeout: Duration,
+        max_answer: usize,
+    ) -> Result<Answer, SendFault> {
+        let sent = request.timeout(timeout).send().await;
         let mut response = sent.map_err(|e| classify(&e))?;
         let retry_after = response.headers().get(RETRY_AFTER).and_then(|v| v.to_str().ok()).map(str::to_owned);
         let status = response.status().as_u16();
@@ -184,10 +218,15 @@ fn chain(error: &dyn Error) -> String {
 struct GuardedResolver {
     rules: EgressRules,
     lookups: Arc<Semaphore>,
+    routes: HashMap<String, SocketAddr>,
 }
 
 impl Resolve for GuardedResolver {
     fn resolve(&self, name: Name) -> Resolving {
+        if let Some(place) = self.routes.get(name.as_str()) {
+            let addresses = permitted(vec![*place], self.rules);
+            return Box::pin(async { Ok(Box::new(addresses?.into_iter()) as Addrs) });
+        }
         let (rules, lookups) = (self.rules, Arc::clone(&self.lookups));
         Box::pin(async move {
             let permit = lookups.acquire_owned().await.map_err(|_| SendFault::Unresolvable)?;

@@ -39,7 +39,7 @@ fn one_line(output: &Output) -> String {
     text
 }
 
-const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----\nMAMCAQE=\n-----END CERTIFICATE-----\n";
+const CERTIFICATE: &str = include_str!("../../src/tenancy/tests/rsa-2048.pem");
 const TENANTS: &str = r#"
 [[client]]
 client_id = "acme"

@@ -14,6 +14,7 @@ mod fuzz_corpus;
 mod lifecycle;
 mod mutation;
 mod shell;
+mod signed_requests;
 mod store_contract;
 mod store_embedded;
 mod support;

@@ -4,7 +4,7 @@ mod payloads;
 
 use super::auth::Auth;
 use super::routes::{Parameter as Query, Route, SchemaOf, table};
-use super::{Edge, Problem, request};
+use super::{Edge, Problem, request, signed};
 use axum::Router;
 use axum::extract::Path;
 use axum::http::{StatusCode, header};
@@ -179,6 +179,8 @@ fn responses(route: &Route, path: &str, schemas: &mut Schemas) -> ResponsesBuild
     let mut refusals = vec![("503", "Overloaded, or the store is not available; nothing was done.")];
     if route.auth != Auth::Open {
         refusals.push(("400", "Malformed or invalid; the text names the field."));
+    }
+    if !matches!(route.auth, Auth::Open | Auth::Signed) {
         refusals.push(("401", "No or bad credentials."));
     }
     if route.takes.is_some() {
@@ -188,7 +190,7 @@ fn responses(route: &Route, path: &str, schemas: &mut Schemas) -> ResponsesBuild
     if matches!(route.auth, Auth::Receiver | Auth::Channel | Auth::Integration) {
         refusals.push(("403", "Not allowed to this caller."));
     }
-    if route.auth != Auth::Open {
+    if !matches!(route.auth, Auth::Open | Auth::Signed) {
         refusals.push(("404", "Unknown."));
     }
     if route.idempotent || route.method == axum::http::Method::DELETE {
@@ -236,7 +238,7 @@ fn example(status: &str, path: &str) -> serde_json::Value {
 
 fn tag(route: &Route) -> &'static str {
     match route.auth {
-        Auth::Receiver => "agent tools",
+        Auth::Receiver | Auth::Signed => "agent tools",
         Auth::Channel => "channel",
         Auth::Integration => "bot",
         Auth::Admin => "admin",
@@ -248,6 +250,7 @@ fn security(auth: Auth) -> Option<SecurityRequirement> {
     let nothing: [&str; 0] = [];
     match auth {
         Auth::Open => None,
+        Auth::Signed => Some(SecurityRequirement::new("signature", nothing)),
         Auth::Receiver => Some(SecurityRequirement::new("receiver", nothing)),
         Auth::Admin => Some(SecurityRequirement::new("admin", nothing)),
         Auth::Channel | Auth::Integration => {
@@ -256,10 +259,16 @@ fn security(auth: Auth) -> Option<SecurityRequirement> {
     }
 }
 
-fn schemes() -> [(&'static str, SecurityScheme); 4] {
+fn schemes() -> [(&'static str, SecurityScheme); 5] {
     let bearer = |about: &str| HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some(about));
     let client_id = ApiKeyValue::with_description("client-id", "The client's id, beside its API token.");
+    let signature = ApiKeyValue::with_description(
+        signed::SIGNATURE,
+        "Base64 of the signature over the bytes of the body: RSA PKCS#1 v1.5 or ECDSA (DER), with SHA-1, or with SHA-256 when \
+         `Signature-Algorithm: sha256` is sent. Beside it either `SignatureCertUUID` or `SignatureCertChainUrl`.",
+    );
     [
+        ("signature", SecurityScheme::ApiKey(ApiKey::Header(signature))),
         ("receiver", bearer("A receiver's token.").bearer_format("JWT").build().into_scheme()),
         ("api_token", bearer("A client's API token.").build().into_scheme()),
         ("client_id", SecurityScheme::ApiKey(ApiKey::Header(client_id))),

@@ -47,6 +47,9 @@ impl Api {
     pub(crate) fn new(base: impl Into<String>) -> Self {
         Self { http: reqwest::Client::builder().no_proxy().build().unwrap(), base: base.into() }
     }
+    pub(crate) fn base(&self) -> &str {
+        &self.base
+    }
     pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
         self.http.request(method, format!("{}{path}", self.base)).timeout(TIMEOUT)
     }

@@ -92,7 +92,8 @@ impl Fixture {
     pub(crate) async fn within(limits: Limits, tenants: Tenants) -> Self {
         let data = tempfile::tempdir().unwrap();
         let clock = Arc::new(ManualClock::new());
-        let running = start_router(&data, &limits, Arc::clone(&clock) as Arc<dyn Clock>).await;
+        let running =
+            start_router_with(&data, Arc::clone(&clock) as Arc<dyn Clock>, |s| s.limits = limits.clone()).await;
         let api = Api::new(format!("http://{}", running.addr()));
         let admin_token = running.admin_token().expose().to_owned();
 
@@ -140,7 +141,10 @@ impl Fixture {
     pub(crate) async fn restarted_after(self, ms: u64) -> Self {
         self.running.stop().await.expect("the router stops in order");
         self.clock.advance(ms);
-        let running = start_router(&self.data, &self.limits, Arc::clone(&self.clock) as Arc<dyn Clock>).await;
+        let running = start_router_with(&self.data, Arc::clone(&self.clock) as Arc<dyn Clock>, |s| {
+            s.limits = self.limits.clone()
+        })
+        .await;
         let api = Api::new(format!("http://{}", running.addr()));
         Self {
             channel: self.channel.at(&api),
@@ -243,19 +247,26 @@ pub(crate) fn hand_off_to(receiver: &str) -> Answer {
     Answer::ok(json!({"response": [], "callback_ops": {"tract_atc": {"receiver": receiver}}}))
 }
 
+/// The operator's token of every router that is started in a process.
+pub(crate) const ADMIN_TOKEN: &str = "the-operator-of-this-test";
+
 /// The one place that knows how the router is started in a process.
-async fn start_router(data: &tempfile::TempDir, limits: &Limits, clock: Arc<dyn Clock>) -> Running {
+pub(crate) async fn start_router_with(
+    data: &tempfile::TempDir,
+    clock: Arc<dyn Clock>,
+    adjust: impl FnOnce(&mut Settings),
+) -> Running {
     let mut settings = Settings {
-        limits: limits.clone(),
         listen: ([127, 0, 0, 1], 0).into(),
         store: StoreSettings::Embedded { path: data.path().to_owned(), partitions: 16 },
         ..Settings::default()
     };
-    settings.security.admin_token = Some(Secret::new("the-operator-of-this-test"));
+    settings.security.admin_token = Some(Secret::new(ADMIN_TOKEN));
     let (kid, secret) = JWT_KEY;
     settings.security.jwt_keys = vec![JwtKey { kid: kid.to_owned(), secret: Secret::new(secret) }];
     settings.egress.rules.allow_private = true;
     settings.egress.rules.allow_http = true;
+    adjust(&mut settings);
     // Several routers share this process, so none of them collects its metrics.
     let metrics = telemetry::detached().expect("metrics are set up");
     app::start(settings, clock, metrics).await.expect("the router starts")
