@@ -8,7 +8,12 @@ use crate::{
     http::{self, Edge, Readiness},
     security::{
         egress::{EgressClient, EgressFault, EgressRules},
+        rates::Rates,
         tokens::{KeyFault, Tokens},
+    },
+    server::{
+        self,
+        tls::{Certificate, TlsFault},
     },
     store::sqlite::{OpenError, SqliteOptions, SqliteStore},
     telemetry::{self, TelemetryFault},
@@ -57,6 +62,9 @@ pub enum AppError {
     /// A file that the settings name cannot be read.
     #[error("egress.extra_roots: cannot read {0}: {1}")]
     Root(PathBuf, io::Error),
+    /// The certificate cannot be used.
+    #[error("{key}: {0}", key = .0.key())]
+    Tls(#[from] TlsFault),
     /// The address cannot be listened on.
     #[error("cannot listen on {0}: {1}")]
     Listen(SocketAddr, io::Error),
@@ -170,6 +178,7 @@ async fn run_router(
     };
     let shell = Shell::start(world, shell_settings(&settings)).await?;
 
+    let certificate = settings.tls.clone().map(Certificate::load).transpose()?.map(Arc::new);
     let listener = TcpListener::bind(settings.listen).await.map_err(|e| AppError::Listen(settings.listen, e))?;
     let addr = listener.local_addr()?;
     let admin_token = settings.security.admin_token.clone().unwrap_or_else(|| make_token("tract_admin_"));
@@ -179,7 +188,8 @@ async fn run_router(
         store: Arc::clone(&store),
         tenancy,
         tokens,
-        clock,
+        rates: Rates::new(settings.limits.requests_per_second_per_token),
+        clock: Arc::clone(&clock),
         admin_token: admin_token.clone(),
         egress: rules,
         metrics: metrics.clone(),
@@ -187,14 +197,17 @@ async fn run_router(
     };
     let (drain, draining) = oneshot::channel::<()>();
     let service = http::service(Arc::new(edge));
+    let bounds = server::Bounds::of(settings.limits.connections);
+    let renewal = certificate.clone().map(|certificate| network.spawn(certificate.renew(clock)));
+    let tls = certificate.is_some();
     let mut serving = network.spawn(async move {
         let drained = async {
             let _ = draining.await;
         };
-        axum::serve(listener, service).with_graceful_shutdown(drained).await
+        server::serve(listener, service, bounds, certificate, drained).await
     });
     let upkeep = network.spawn(telemetry::upkeep(metrics));
-    tracing::info!(%addr, node_id = %settings.node_id, "listening");
+    tracing::info!(%addr, tls, node_id = %settings.node_id, "listening");
     // Nobody may be waiting for this any more; then the stop signal is there already.
     let _ = ready.send(Begun { addr, admin_token, router: shell.router() });
 
@@ -217,6 +230,9 @@ async fn run_router(
     };
     shell.stop(WIND_UP).await;
     upkeep.abort();
+    if let Some(renewal) = renewal {
+        renewal.abort();
+    }
     store.close().await;
     tracing::info!("stopped");
     Ok(served?)

@@ -65,6 +65,7 @@ fn describe() {
     describe_counter!("tract_http_requests_total", "Requests by method, route template and status.");
     describe_histogram!("tract_http_request_seconds", Unit::Seconds, "How long requests took.");
     describe_gauge!("tract_http_requests_in_flight", "Requests being answered now.");
+    describe_gauge!("tract_http_connections", "Connections that are open now.");
     describe_gauge!(
         "tract_conversations",
         "Conversations by state, as counted in the store at the time of the scrape."

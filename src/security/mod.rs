@@ -2,5 +2,8 @@
 
 pub mod address;
 pub mod egress;
+pub mod rates;
+pub mod resolver;
 pub mod tokens;
 pub mod url;
+mod verified;

@@ -7,6 +7,7 @@ mod calls;
 
 use super::{Edge, Readiness, Threads, service};
 use crate::clock::SystemClock;
+use crate::security::rates::Rates;
 use crate::security::tokens::Tokens;
 use crate::security::url::EgressRules;
 use crate::store::sqlite::{SqliteOptions, SqliteStore};
@@ -157,6 +158,7 @@ impl Fixture {
             store,
             tenancy,
             tokens: Arc::new(tokens),
+            rates: Rates::new(0),
             clock: Arc::clone(&clock) as _,
             admin_token: Secret::new(ADMIN),
             egress,
