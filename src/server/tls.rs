@@ -94,6 +94,15 @@ impl TlsFiles {
         Ok(Loaded { config, mark })
     }
 
+    /// What is in the files now, if it is something else than what was tried last; and what has been tried then.
+    fn look(&self, tried: Option<Mark>) -> (Result<Option<Arc<ServerConfig>>, TlsFault>, Option<Mark>) {
+        match self.contents() {
+            Ok((_, _, mark)) if Some(mark) == tried => (Ok(None), tried),
+            Ok((cert, key, mark)) => (self.config(&cert, &key).map(Some), Some(mark)),
+            Err(fault) => (Err(fault), None),
+        }
+    }
+
     fn config(&self, cert: &[u8], key: &[u8]) -> Result<Arc<ServerConfig>, TlsFault> {
         let no_certificate = || TlsFault::NoCertificate(self.cert.clone());
         let chain: Vec<_> =
@@ -143,11 +152,7 @@ impl Certificate {
         loop {
             clock.sleep_until(clock.now().plus(LOOK_EVERY_MS)).await;
             let files = self.files.clone();
-            let looked = tokio::task::spawn_blocking(move || match files.contents() {
-                Ok((_, _, mark)) if Some(mark) == tried => (Ok(None), tried),
-                Ok((cert, key, mark)) => (files.config(&cert, &key).map(Some), Some(mark)),
-                Err(fault) => (Err(fault), None),
-            });
+            let looked = tokio::task::spawn_blocking(move || files.look(tried));
             let Ok((outcome, mark)) = looked.await else { return };
             tried = mark;
             match outcome {
@@ -196,5 +201,23 @@ mod tests {
         assert!(matches!(missing.load(), Err(TlsFault::KeyUnreadable(..))));
         fs::write(&other.cert, "-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n").unwrap();
         assert!(matches!(other.load(), Err(TlsFault::NoCertificate(_))));
+    }
+
+    #[test]
+    fn each_change_is_tried_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let files = pair(directory.path(), "one");
+        let loaded = files.load().unwrap();
+        let (same, tried) = files.look(Some(loaded.mark));
+        assert!(same.unwrap().is_none());
+        fs::write(&files.key, "half written").unwrap();
+        let (broken, tried) = files.look(tried);
+        assert!(matches!(broken, Err(TlsFault::NoKey(_))));
+        assert!(files.look(tried).0.unwrap().is_none(), "the same fault is not told again");
+        fs::remove_file(&files.key).unwrap();
+        let (gone, tried) = files.look(tried);
+        assert!(matches!(gone, Err(TlsFault::KeyUnreadable(..))));
+        pair(directory.path(), "one");
+        assert!(files.look(tried).0.unwrap().is_some());
     }
 }

@@ -180,6 +180,7 @@ async fn a_panic_is_a_500() {
         store: Arc::clone(&fixture.edge.store),
         tenancy: Arc::clone(&fixture.edge.tenancy),
         tokens: Arc::clone(&fixture.edge.tokens),
+        rates: crate::security::rates::Rates::new(0),
         clock: Arc::clone(&fixture.edge.clock),
         admin_token: Secret::new(ADMIN),
         egress: EgressRules::default(),

@@ -12,6 +12,7 @@ const TIMEOUT: Duration = Duration::from_secs(20);
 pub(crate) struct Reply {
     pub(crate) status: u16,
     pub(crate) body: Value,
+    pub(crate) retry_after: Option<String>,
 }
 
 impl Reply {
@@ -50,9 +51,10 @@ impl Api {
     pub(crate) async fn try_send(&self, request: RequestBuilder) -> Option<Reply> {
         let answer = request.send().await.ok()?;
         let status = answer.status().as_u16();
+        let retry_after = answer.headers().get("retry-after").and_then(|v| v.to_str().ok()).map(str::to_owned);
         let bytes = answer.bytes().await.ok()?;
         let body = serde_json::from_slice(&bytes).unwrap_or_else(|_| String::from_utf8_lossy(&bytes).into());
-        Some(Reply { status, body })
+        Some(Reply { status, body, retry_after })
     }
 
     /// `POST /admin/v1/apply`: what it made.
@@ -82,6 +84,10 @@ impl Token {
     /// The same token at another address of the same router.
     pub(crate) fn at(&self, api: &Api) -> Self {
         Self { api: api.clone(), ..self.clone() }
+    }
+    /// The token itself.
+    pub(crate) fn bearer(&self) -> &str {
+        &self.token
     }
     pub(crate) async fn post(&self, path: &str, body: &Value) -> Reply {
         self.api.send(self.api.request(Method::POST, path).bearer_auth(&self.token).json(body)).await

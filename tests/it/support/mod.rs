@@ -11,6 +11,7 @@ mod peer;
 mod process;
 
 pub(crate) use api::{Channel, Token};
+pub(crate) use clock::ManualClock;
 pub(crate) use fixture::{BUSINESS, CLIENT, Fixture, Tenants};
 pub(crate) use peer::{Answer, Peer, Received};
 pub(crate) use process::Process;

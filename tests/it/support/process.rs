@@ -18,7 +18,12 @@ pub(crate) struct Process {
 impl Process {
     /// Starts it and waits until it is ready.
     pub(crate) async fn start(data: &Path) -> Self {
-        let mut process = Self::spawn(data);
+        Self::start_with(data, |_| ()).await
+    }
+
+    /// The same with settings of the test's own.
+    pub(crate) async fn start_with(data: &Path, set: impl FnOnce(&mut Command)) -> Self {
+        let mut process = Self::spawn_with(data, set);
         let api = Api::new(process.base.clone());
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -36,9 +41,14 @@ impl Process {
 
     /// Starts it and does not wait.
     pub(crate) fn spawn(data: &Path) -> Self {
+        Self::spawn_with(data, |_| ())
+    }
+
+    fn spawn_with(data: &Path, set: impl FnOnce(&mut Command)) -> Self {
         let admin_token = "the-operator-of-this-test";
         let address = free_address();
-        let child = Command::new(env!("CARGO_BIN_EXE_tract"))
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tract"));
+        command
             .args(["serve", "--listen", &address])
             .current_dir(data)
             .env("TRACT_STORE__PATH", data.join("store"))
@@ -49,9 +59,9 @@ impl Process {
             .env("RUST_LOG", "error")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(Stdio::inherit())
-            .spawn()
-            .expect("the binary starts");
+            .stderr(Stdio::inherit());
+        set(&mut command);
+        let child = command.spawn().expect("the binary starts");
         Self { child, base: format!("http://{address}"), admin_token }
     }
 
@@ -63,6 +73,12 @@ impl Process {
     pub(crate) fn kill(mut self) {
         self.child.kill().expect("the process can be killed");
         self.child.wait().expect("the process ends");
+    }
+
+    /// SIGTERM.
+    pub(crate) fn terminate(&self) {
+        let told = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
+        assert!(told.is_ok_and(|status| status.success()), "the process can be signalled");
     }
 
     /// Waits for it to end by itself.
