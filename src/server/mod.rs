@@ -244,9 +244,10 @@ impl Activity {
     /// Completes when the caller has had its time. A request that is being answered has bounds of its own.
     async fn given_up(&self) {
         loop {
-            let deadline = self.deadline();
-            if deadline > Instant::now() {
-                tokio::time::sleep_until(deadline).await;
+            let (deadline, now) = (self.deadline(), Instant::now());
+            if deadline > now {
+                // Looked at again by then at the latest: the first request turns a long deadline into a short one.
+                tokio::time::sleep_until(deadline.min(now + self.bounds.idle)).await;
             } else if self.under_way.load(Ordering::Acquire) > 0 {
                 tokio::time::sleep(self.bounds.idle).await;
             } else {
