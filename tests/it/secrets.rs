@@ -33,7 +33,7 @@ async fn no_secret_and_nothing_said_is_logged_or_shown() {
     });
     api.apply(process.admin_token, &declaration).await;
     let sprinkle = api.token(process.admin_token, CLIENT, "sprinkle").await;
-    let hook_secret = sprinkle.register("message.receive", &desk.url()).await.unwrap();
+    let hook_secret = sprinkle.register("message.receive", &format!("{}?key=sesame", desk.url())).await.unwrap();
     let channel = Channel::new(api.clone(), CLIENT, API_TOKEN, BUSINESS);
     let user_id = channel.user(&json!({"auth_id": "kim", "name": "Sesame Kim"})).await;
     channel.say("kim", WORDS).await;

@@ -18,7 +18,7 @@ async fn serve(data: &std::path::Path, variable: &str, value: &str) -> Process {
 async fn declare(process: &Process) {
     let declaration = json!({
         "ect": [{"ect_id": "sprinkle", "fqdn": "sprinkle.example"}, {"ect_id": "helper", "fqdn": "helper.example"}],
-        "client": [{"client_id": CLIENT, "ects": ["sprinkle", "helper"], "business": [{"business_id": BUSINESS}]}],
+        "client": [{"client_id": CLIENT, "sac": true, "ects": ["sprinkle", "helper"], "business": [{"business_id": BUSINESS}]}],
     });
     process.api().apply(process.admin_token, &declaration).await;
 }
@@ -70,7 +70,7 @@ async fn disabling_an_ect_or_a_client_ends_its_tokens_at_once() {
     put("/admin/v1/ects/sprinkle", ect(true)).await;
     sprinkle.get(HOOKS).await.ok();
 
-    let client = |enabled: bool| json!({"ects": ["sprinkle", "helper"], "business": [{"business_id": BUSINESS}], "enabled": enabled});
+    let client = |enabled: bool| json!({"sac": true, "ects": ["sprinkle", "helper"], "business": [{"business_id": BUSINESS}], "enabled": enabled});
     put(&format!("/admin/v1/clients/{CLIENT}"), client(false)).await;
     sprinkle.get(HOOKS).await.refused(401, "receiver_not_enabled");
     helper.get(HOOKS).await.refused(401, "receiver_not_enabled");
