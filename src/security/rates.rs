@@ -28,9 +28,11 @@ pub struct TooMany {
     pub retry_after_s: u32,
 }
 
+type Limiter<C> = RateLimiter<TokenMark, HashMapStateStore<TokenMark>, C, NoOpMiddleware<<C as Clock>::Instant>>;
+
 /// Counts requests by token. Only tokens that were found good are counted, so that strangers cannot fill the memory.
 pub struct Rates<C: Clock = MonotonicClock> {
-    limiter: Option<RateLimiter<TokenMark, HashMapStateStore<TokenMark>, C, NoOpMiddleware<C::Instant>>>,
+    limiter: Option<Limiter<C>>,
     clock: C,
     /// At how many tokens the quiet ones are next forgotten.
     forget_at: AtomicUsize,
