@@ -9,8 +9,13 @@ use crate::{
     security::{
         chain::Roots,
         egress::{EgressClient, EgressFault, EgressRules},
+        rates::Rates,
         signed_request::SignedRequests,
         tokens::{KeyFault, Tokens},
+    },
+    server::{
+        self,
+        tls::{Certificate, TlsFault},
     },
     store::sqlite::{OpenError, SqliteOptions, SqliteStore},
     telemetry::{self, TelemetryFault},
@@ -62,6 +67,9 @@ pub enum AppError {
     /// A file that the settings name cannot be read.
     #[error("egress.extra_roots: cannot read {0}: {1}")]
     Root(PathBuf, io::Error),
+    /// The certificate cannot be used.
+    #[error("{key}: {0}", key = .0.key())]
+    Tls(#[from] TlsFault),
     /// The address cannot be listened on.
     #[error("cannot listen on {0}: {1}")]
     Listen(SocketAddr, io::Error),
@@ -183,6 +191,7 @@ async fn run_router(
     };
     let shell = Shell::start(world, shell_settings(&settings)).await?;
 
+    let certificate = settings.tls.clone().map(Certificate::load).transpose()?.map(Arc::new);
     let listener = TcpListener::bind(settings.listen).await.map_err(|e| AppError::Listen(settings.listen, e))?;
     let addr = listener.local_addr()?;
     let admin_token = settings.security.admin_token.clone().unwrap_or_else(|| {
@@ -199,7 +208,8 @@ async fn run_router(
         tenancy,
         tokens,
         signed: Arc::new(signed),
-        clock,
+        rates: Rates::new(settings.limits.requests_per_second_per_token),
+        clock: Arc::clone(&clock),
         admin_token: admin_token.clone(),
         egress: rules,
         metrics: metrics.clone(),
@@ -207,14 +217,17 @@ async fn run_router(
     };
     let (drain, draining) = oneshot::channel::<()>();
     let service = http::service(Arc::new(edge));
+    let bounds = server::Bounds::of(settings.limits.connections);
+    let renewal = certificate.clone().map(|certificate| network.spawn(certificate.renew(clock)));
+    let tls = certificate.is_some();
     let mut serving = network.spawn(async move {
         let drained = async {
             let _ = draining.await;
         };
-        axum::serve(listener, service).with_graceful_shutdown(drained).await
+        server::serve(listener, service, bounds, certificate, drained).await
     });
     let upkeep = network.spawn(telemetry::upkeep(metrics));
-    tracing::info!(%addr, node_id = %settings.node_id, "listening");
+    tracing::info!(%addr, tls, node_id = %settings.node_id, "listening");
     // Nobody may be waiting for this any more; then the stop signal is there already.
     let _ = ready.send(Begun { addr, admin_token, router: shell.router() });
 
@@ -238,6 +251,9 @@ async fn run_router(
     shell.stop(WIND_UP).await;
     upkeep.abort();
     expiring.abort();
+    if let Some(renewal) = renewal {
+        renewal.abort();
+    }
     store.close().await;
     tracing::info!("stopped");
     Ok(served?)

@@ -80,6 +80,7 @@ fn describe() {
         "tract_signed_requests_total",
         "Signed requests by result: accepted, or the code of the refusal."
     );
+    describe_gauge!("tract_http_connections", "Connections that are open now.");
     describe_gauge!(
         "tract_conversations",
         "Conversations by state, as counted in the store at the time of the scrape."

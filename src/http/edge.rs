@@ -1,5 +1,6 @@
 //! What handlers work with.
 
+use crate::security::rates::Rates;
 use crate::security::signed_request::SignedRequests;
 use crate::security::tokens::Tokens;
 use crate::security::url::EgressRules;
@@ -58,6 +59,8 @@ pub struct Edge {
     pub tokens: Arc<Tokens>,
     /// Judges signed requests.
     pub signed: Arc<SignedRequests>,
+    /// How often each token may be used.
+    pub rates: Rates,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Opens `/admin/v1`.

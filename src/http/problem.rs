@@ -3,6 +3,7 @@
 //! A handler says what is wrong; the envelope renders it in the shape that the path asks for.
 
 use super::envelope::REALM;
+use crate::security::rates::TooMany;
 use crate::security::signed_request::SignedFault;
 use crate::security::tokens::TokenFault;
 use crate::tenancy::TenancyError;
@@ -240,6 +241,13 @@ impl From<TenancyError> for Problem {
             }
             TenancyError::Store(error) => error.into(),
         }
+    }
+}
+
+impl From<TooMany> for Problem {
+    fn from(fault: TooMany) -> Self {
+        let problem = Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", fault.to_string());
+        Self { retry_after_s: Some(fault.retry_after_s), ..problem }
     }
 }
 

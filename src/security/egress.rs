@@ -5,21 +5,15 @@
 //! address never reaches a resolver; it is judged just before sending.
 
 use super::address::is_public;
+use super::resolver::{GuardedResolver, Lookup, SystemLookup};
 pub use super::url::{EgressRules, MAX_URL, UrlFault, check_url};
 use bytes::Bytes;
-use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::header::{HeaderMap, RETRY_AFTER};
-use std::collections::HashMap;
 use std::error::Error;
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Semaphore;
 use url::{Host, Url};
-
-/// Lookups that may be under way at once: each holds a thread of the runtime's blocking pool until the system's
-/// resolver gives up, and the store needs that pool too.
-const LOOKUPS: usize = 64;
 
 /// An idle connection is dropped before the usual servers drop it (the shortest common keep-alive is 5 s): a request
 /// that meets a closing connection fails, and a turn of the IVA is not repeated.
@@ -83,7 +77,7 @@ pub struct EgressClient {
 impl EgressClient {
     /// A client with these rules that trusts the system's roots and these PEM bundles.
     pub fn new(rules: EgressRules, extra_roots: &[Vec<u8>]) -> Result<Self, EgressFault> {
-        Self::routed(rules, extra_roots, &[])
+        Self::made(rules, extra_roots, Arc::new(SystemLookup::default()), &[])
     }
 
     /// As [`Self::new`], with the places of some host names, ports included: tests have no name server, nor port 443. The
@@ -92,6 +86,25 @@ impl EgressClient {
     pub fn routed(
         rules: EgressRules,
         extra_roots: &[Vec<u8>],
+        routes: &[(String, SocketAddr)],
+    ) -> Result<Self, EgressFault> {
+        Self::made(rules, extra_roots, Arc::new(SystemLookup::default()), routes)
+    }
+
+    /// As [`Self::new`], with another resolver, for tests of what resolvers can answer.
+    #[doc(hidden)]
+    pub fn with_lookup(
+        rules: EgressRules,
+        extra_roots: &[Vec<u8>],
+        lookup: Arc<dyn Lookup>,
+    ) -> Result<Self, EgressFault> {
+        Self::made(rules, extra_roots, lookup, &[])
+    }
+
+    fn made(
+        rules: EgressRules,
+        extra_roots: &[Vec<u8>],
+        lookup: Arc<dyn Lookup>,
         routes: &[(String, SocketAddr)],
     ) -> Result<Self, EgressFault> {
         let mut roots = Vec::new();
@@ -110,11 +123,7 @@ impl EgressClient {
             .https_only(!rules.allow_http)
             .pool_idle_timeout(KEEP_IDLE)
             .tls_certs_merge(roots)
-            .dns_resolver(GuardedResolver {
-                rules,
-                lookups: Arc::new(Semaphore::new(LOOKUPS)),
-                routes: routes.iter().cloned().collect(),
-            })
+            .dns_resolver(GuardedResolver::new(rules, lookup, routes.iter().cloned().collect()))
             .build()
             .map_err(|e| EgressFault::Tls(chain(&e)))?;
         Ok(Self { http, rules })
@@ -214,59 +223,15 @@ fn chain(error: &dyn Error) -> String {
     text
 }
 
-/// Resolves with the system's resolver and lets through only addresses that may be connected to.
-struct GuardedResolver {
-    rules: EgressRules,
-    lookups: Arc<Semaphore>,
-    routes: HashMap<String, SocketAddr>,
-}
-
-impl Resolve for GuardedResolver {
-    fn resolve(&self, name: Name) -> Resolving {
-        if let Some(place) = self.routes.get(name.as_str()) {
-            let addresses = permitted(vec![*place], self.rules);
-            return Box::pin(async { Ok(Box::new(addresses?.into_iter()) as Addrs) });
-        }
-        let (rules, lookups) = (self.rules, Arc::clone(&self.lookups));
-        Box::pin(async move {
-            let permit = lookups.acquire_owned().await.map_err(|_| SendFault::Unresolvable)?;
-            let looked_up = tokio::task::spawn_blocking(move || {
-                let found = (name.as_str(), 0).to_socket_addrs().map(Vec::from_iter);
-                drop(permit);
-                found
-            });
-            let found = looked_up.await.map_err(|_| SendFault::Unresolvable)?.map_err(|_| SendFault::Unresolvable)?;
-            Ok(Box::new(permitted(found, rules)?.into_iter()) as Addrs)
-        })
-    }
-}
-
-fn permitted(found: Vec<SocketAddr>, rules: EgressRules) -> Result<Vec<SocketAddr>, SendFault> {
-    if found.is_empty() {
-        return Err(SendFault::Unresolvable);
-    }
-    let allowed: Vec<_> = found.into_iter().filter(|a| rules.allow_private || is_public(a.ip())).collect();
-    if allowed.is_empty() { Err(SendFault::NotPublic) } else { Ok(allowed) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use axum::{Router, http::StatusCode, routing::post};
+    use std::net::SocketAddr;
 
     const STRICT: EgressRules = EgressRules { allow_private: false, allow_http: false };
     const HTTP: EgressRules = EgressRules { allow_private: false, allow_http: true };
     const OPEN: EgressRules = EgressRules { allow_private: true, allow_http: true };
-
-    #[test]
-    fn a_name_that_leads_to_several_addresses_is_connected_to_at_public_ones_only() {
-        let at = |text: &str| text.parse::<SocketAddr>().unwrap();
-        let found = vec![at("127.0.0.1:0"), at("8.8.8.8:0"), at("[::1]:0"), at("[::ffff:10.0.0.1]:0")];
-        assert_eq!(permitted(found, STRICT), Ok(vec![at("8.8.8.8:0")]));
-        assert_eq!(permitted(vec![at("10.0.0.1:0")], STRICT), Err(SendFault::NotPublic));
-        assert_eq!(permitted(vec![at("10.0.0.1:0")], OPEN), Ok(vec![at("10.0.0.1:0")]));
-        assert_eq!(permitted(vec![], OPEN), Err(SendFault::Unresolvable));
-    }
 
     async fn serve(app: Router) -> SocketAddr {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -5,6 +5,7 @@ mod payloads;
 use super::auth::Auth;
 use super::routes::{Parameter as Query, Route, SchemaOf, table};
 use super::{Edge, Problem, request, signed};
+use crate::security::rates::TooMany;
 use axum::Router;
 use axum::extract::Path;
 use axum::http::{StatusCode, header};
@@ -189,6 +190,7 @@ fn responses(route: &Route, path: &str, schemas: &mut Schemas) -> ResponsesBuild
     }
     if matches!(route.auth, Auth::Receiver | Auth::Channel | Auth::Integration) {
         refusals.push(("403", "Not allowed to this caller."));
+        refusals.push(("429", "This token is used too often; Retry-After says when to go on."));
     }
     if !matches!(route.auth, Auth::Open | Auth::Signed) {
         refusals.push(("404", "Unknown."));
@@ -230,6 +232,7 @@ fn example(status: &str, path: &str) -> serde_json::Value {
             "the body must be JSON: send Content-Type: application/json",
         ),
         "422" => Problem::key_reused(),
+        "429" => TooMany { retry_after_s: 1 }.into(),
         "504" => Problem::new(StatusCode::GATEWAY_TIMEOUT, "outcome_unknown", "the store did not answer in time"),
         _ => Problem::unavailable("overloaded", "too many requests are in flight; nothing was done"),
     };

@@ -182,6 +182,7 @@ async fn a_panic_is_a_500() {
         tenancy: Arc::clone(&fixture.edge.tenancy),
         tokens: Arc::clone(&fixture.edge.tokens),
         signed: Arc::clone(&fixture.edge.signed),
+        rates: crate::security::rates::Rates::new(0),
         clock: Arc::clone(&fixture.edge.clock),
         admin_token: Secret::new(ADMIN),
         egress: EgressRules::default(),

@@ -9,6 +9,7 @@ use super::{Edge, Readiness, Threads, service};
 use crate::clock::SystemClock;
 use crate::security::chain::Roots;
 use crate::security::egress::EgressClient;
+use crate::security::rates::Rates;
 use crate::security::signed_request::SignedRequests;
 use crate::security::tokens::Tokens;
 use crate::security::url::EgressRules;
@@ -168,6 +169,7 @@ impl Fixture {
             store,
             tenancy,
             tokens: Arc::new(tokens),
+            rates: Rates::new(0),
             clock: Arc::clone(&clock) as _,
             admin_token: Secret::new(ADMIN),
             egress,

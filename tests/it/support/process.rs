@@ -18,7 +18,13 @@ pub(crate) struct Process {
 impl Process {
     /// Starts it and waits until it is ready.
     pub(crate) async fn start(data: &Path) -> Self {
-        Self::spawn(data).ready().await
+        Self::start_with(data, |_| ()).await
+    }
+
+    /// Starts it with settings of the test's own, and waits until it is ready.
+    pub(crate) async fn start_with(data: &Path, set: impl FnOnce(&mut Command)) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tract"));
+        Self::spawn_with(command.stderr(Stdio::inherit()), data, set).ready().await
     }
 
     /// Starts it by this command line, which is to put itself in the place of the one that follows it, and waits until it
@@ -28,7 +34,7 @@ impl Process {
         let mut command = Command::new(program);
         command.args(arguments).arg(env!("CARGO_BIN_EXE_tract"));
         let full = std::fs::File::options().write(true).open("/dev/full").expect("there is /dev/full");
-        Self::spawn_with(command.stderr(full), data).ready().await
+        Self::spawn_with(command.stderr(full), data, |_| ()).ready().await
     }
 
     async fn ready(mut self) -> Self {
@@ -50,13 +56,14 @@ impl Process {
 
     /// Starts it and does not wait.
     pub(crate) fn spawn(data: &Path) -> Self {
-        Self::spawn_with(Command::new(env!("CARGO_BIN_EXE_tract")).stderr(Stdio::inherit()), data)
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tract"));
+        Self::spawn_with(command.stderr(Stdio::inherit()), data, |_| ())
     }
 
-    fn spawn_with(command: &mut Command, data: &Path) -> Self {
+    fn spawn_with(command: &mut Command, data: &Path, set: impl FnOnce(&mut Command)) -> Self {
         let admin_token = "the-operator-of-this-test";
         let address = free_address();
-        let child = command
+        command
             .args(["serve", "--listen", &address])
             .current_dir(data)
             .env("TRACT_STORE__PATH", data.join("store"))
@@ -66,9 +73,9 @@ impl Process {
             // What happens at a crash is said by the tests; the log would only bury it.
             .env("RUST_LOG", "error")
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("the binary starts");
+            .stdout(Stdio::null());
+        set(command);
+        let child = command.spawn().expect("the binary starts");
         Self { child, base: format!("http://{address}"), admin_token }
     }
 
@@ -85,6 +92,12 @@ impl Process {
     pub(crate) fn kill(mut self) {
         self.child.kill().expect("the process can be killed");
         self.child.wait().expect("the process ends");
+    }
+
+    /// SIGTERM.
+    pub(crate) fn terminate(&self) {
+        let told = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
+        assert!(told.is_ok_and(|status| status.success()), "the process can be signalled");
     }
 
     /// Waits for it to end by itself.
