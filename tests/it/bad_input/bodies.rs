@@ -5,7 +5,7 @@ use futures_util::stream;
 use reqwest::Method;
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
-use tract::http::routes::table;
+use tract::http::{auth::Auth, routes::table};
 
 const MAX_BODY: usize = 256 * 1024;
 
@@ -191,7 +191,9 @@ async fn every_path_is_the_same_with_and_without_the_trailing_slash() {
             };
             let (with, without) = (ask(&format!("{path}/")).await, ask(&path).await);
             assert_eq!(with, without, "{path}");
-            assert!(matches!(with.0, 200 | 401), "{path}: {with:?}");
+            // A signed request has no credentials to be missing: what is wrong with it is a 400.
+            let guarded = if route.auth == Auth::Signed { 400 } else { 401 };
+            assert!(with.0 == guarded || with.0 == 200, "{path}: {with:?}");
         }
     }
     let send = json!({"user_id": stage.user_id, "sender": "aeu", "message_body": "both ways"});

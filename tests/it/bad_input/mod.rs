@@ -10,6 +10,10 @@ mod strangers;
 use crate::support::{CLIENT, Channel, Fixture, Received, Reply, Tenants, Token};
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
+use tract::http::{
+    auth::Auth,
+    routes::{Route, table},
+};
 
 /// The customer whose thread the bad input is about.
 const AUTH: &str = "+49 170 5";
@@ -251,7 +255,9 @@ fn check_shape(path: &str, request_id: &str, reply: &Reply, what: &str) {
 async fn what_is_called_good_here_is_accepted() {
     let stage = Stage::set().await;
     let goods = stage.good();
-    for route in tract::http::routes::table().iter().filter(|route| route.method == Method::POST) {
+    // What is signed, and certificates, have bodies that must be made: `signed_requests.rs` has them.
+    let made = |route: &Route| route.auth == Auth::Signed || route.path.ends_with("/certificates");
+    for route in table().iter().filter(|route| route.method == Method::POST && !made(route)) {
         let known = goods.iter().any(|(path, _)| path.trim_end_matches('/') == route.path);
         assert!(known, "there is no good body for {}", route.path);
     }
