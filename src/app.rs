@@ -7,12 +7,19 @@ use crate::{
     demo::{self, DemoError},
     http::{self, Edge, Readiness},
     security::{
+        chain::Roots,
         egress::{EgressClient, EgressFault, EgressRules},
+        rates::Rates,
+        signed_request::SignedRequests,
         tokens::{KeyFault, Tokens},
+    },
+    server::{
+        self,
+        tls::{Certificate, TlsFault},
     },
     store::sqlite::{OpenError, SqliteOptions, SqliteStore},
     telemetry::{self, TelemetryFault},
-    tenancy::{Secret, Tenancy, TenancyError, secrets::make_token},
+    tenancy::{Secret, Tenancy, TenancyError, expiry, secrets::make_token},
     webhook::WebhookDeliverer,
 };
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -32,6 +39,9 @@ const DRAIN: Duration = Duration::from_secs(4);
 
 /// How long the actors may take to end after that.
 const WIND_UP: Duration = Duration::from_secs(2);
+
+/// How long stopping may take in all: the process is to be gone 10 s after it was told to.
+const STOP: Duration = Duration::from_secs(9);
 
 /// Why the router did not start or did not run on.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +67,9 @@ pub enum AppError {
     /// A file that the settings name cannot be read.
     #[error("egress.extra_roots: cannot read {0}: {1}")]
     Root(PathBuf, io::Error),
+    /// The certificate cannot be used.
+    #[error("{key}: {0}", key = .0.key())]
+    Tls(#[from] TlsFault),
     /// The address cannot be listened on.
     #[error("cannot listen on {0}: {1}")]
     Listen(SocketAddr, io::Error),
@@ -159,7 +172,15 @@ async fn run_router(
     let rules = settings.egress.rules;
     let tenancy = Tenancy::load(Arc::clone(&store), rules).await?;
     let tokens = Arc::new(Tokens::new(jwt_keys(&settings, &tenancy).await?)?);
-    let http_client = EgressClient::new(rules, &extra_roots(&settings)?)?;
+    let extra_roots = extra_roots(&settings)?;
+    let http_client = EgressClient::routed(rules, &extra_roots, &settings.egress.routes)?;
+    let signed = SignedRequests::new(
+        Arc::clone(&store),
+        Arc::clone(&tenancy),
+        Arc::clone(&clock),
+        http_client.clone(),
+        Roots::load(&extra_roots),
+    );
     let deliverer = WebhookDeliverer::new(Arc::clone(&store), Arc::clone(&tenancy), Arc::clone(&clock), http_client);
     let world = World {
         store: Arc::clone(&store),
@@ -170,16 +191,25 @@ async fn run_router(
     };
     let shell = Shell::start(world, shell_settings(&settings)).await?;
 
+    let certificate = settings.tls.clone().map(Certificate::load).transpose()?.map(Arc::new);
     let listener = TcpListener::bind(settings.listen).await.map_err(|e| AppError::Listen(settings.listen, e))?;
     let addr = listener.local_addr()?;
-    let admin_token = settings.security.admin_token.clone().unwrap_or_else(|| make_token("tract_admin_"));
+    let admin_token = settings.security.admin_token.clone().unwrap_or_else(|| {
+        let made = make_token("tract_admin_");
+        // Only now that nothing stands in the way of starting; and before anybody can find the router up without it.
+        eprintln!("tract: admin token for this run: {}", made.expose());
+        made
+    });
     let readiness = Readiness::default();
+    let expiring = network.spawn(expiry::watch(Arc::clone(&tenancy), Arc::clone(&clock)));
     let edge = Edge {
         threads: Arc::new(shell.router()),
         store: Arc::clone(&store),
         tenancy,
         tokens,
-        clock,
+        signed: Arc::new(signed),
+        rates: Rates::new(settings.limits.requests_per_second_per_token),
+        clock: Arc::clone(&clock),
         admin_token: admin_token.clone(),
         egress: rules,
         metrics: metrics.clone(),
@@ -187,14 +217,17 @@ async fn run_router(
     };
     let (drain, draining) = oneshot::channel::<()>();
     let service = http::service(Arc::new(edge));
+    let bounds = server::Bounds::of(settings.limits.connections);
+    let renewal = certificate.clone().map(|certificate| network.spawn(certificate.renew(clock)));
+    let tls = certificate.is_some();
     let mut serving = network.spawn(async move {
         let drained = async {
             let _ = draining.await;
         };
-        axum::serve(listener, service).with_graceful_shutdown(drained).await
+        server::serve(listener, service, bounds, certificate, drained).await
     });
     let upkeep = network.spawn(telemetry::upkeep(metrics));
-    tracing::info!(%addr, node_id = %settings.node_id, "listening");
+    tracing::info!(%addr, tls, node_id = %settings.node_id, "listening");
     // Nobody may be waiting for this any more; then the stop signal is there already.
     let _ = ready.send(Begun { addr, admin_token, router: shell.router() });
 
@@ -217,6 +250,10 @@ async fn run_router(
     };
     shell.stop(WIND_UP).await;
     upkeep.abort();
+    expiring.abort();
+    if let Some(renewal) = renewal {
+        renewal.abort();
+    }
     store.close().await;
     tracing::info!("stopped");
     Ok(served?)
@@ -260,7 +297,14 @@ pub async fn serve(settings: Settings) -> Result<(), AppError> {
         error = running.died() => return Err(error),
     }
     tracing::info!("stopping");
-    running.stop().await
+    match tokio::time::timeout(STOP, running.stop()).await {
+        Ok(stopped) => stopped,
+        // What is not committed by now was not acknowledged either.
+        Err(_) => {
+            tracing::warn!("exiting although the store is still busy");
+            Ok(())
+        }
+    }
 }
 
 /// The whole system on this machine: the router on a fresh store that goes with the process, and beside it everyone who
@@ -272,6 +316,8 @@ pub async fn demo(listen: SocketAddr) -> Result<(), AppError> {
     let mut settings = Settings { listen, ..Settings::default() };
     settings.store = StoreSettings::Embedded { path: directory.path().to_owned(), partitions: 256 };
     settings.egress.rules = EgressRules { allow_private: true, allow_http: true };
+    // The demo shows it where it belongs in the story.
+    settings.security.admin_token = Some(make_token("tract_admin_"));
     let running = start(settings, Arc::new(SystemClock), telemetry::collect()?).await?;
     let url = format!("http://{}", running.addr());
     let stop = async {

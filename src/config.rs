@@ -3,6 +3,7 @@
 use crate::{
     reading::{Fault, Faults, Fields, Located, Source},
     security::url::EgressRules,
+    server::tls::TlsFiles,
     tenancy::{Secret, certificate, secrets},
 };
 use serde_json::Value;
@@ -36,6 +37,8 @@ pub struct Settings {
     pub egress: EgressSettings,
     /// Bounds.
     pub limits: Limits,
+    /// The certificate that it shows; without it, it speaks plain HTTP.
+    pub tls: Option<TlsFiles>,
 }
 
 /// `[store]`
@@ -75,6 +78,9 @@ pub struct EgressSettings {
     pub rules: EgressRules,
     /// PEM files with further roots of trust; relative to the settings file.
     pub extra_roots: Vec<PathBuf>,
+    /// Where some host names lead, port included. For tests in one process; no key sets it.
+    #[doc(hidden)]
+    pub routes: Vec<(String, SocketAddr)>,
 }
 
 /// `[limits]`
@@ -84,6 +90,8 @@ pub struct Limits {
     pub requests_per_second_per_token: u32,
     /// Requests in flight past which callers get 503; default 4096.
     pub in_flight: usize,
+    /// Connections that are open at a time; further ones wait to be accepted. Default 10 000.
+    pub connections: usize,
     /// Conversations that have an actor in memory at a time; default 100 000.
     pub live_actors: usize,
     /// How long a conversation without requests keeps its actor; default 5 minutes.
@@ -99,6 +107,7 @@ impl Default for Settings {
             security: SecuritySettings::default(),
             egress: EgressSettings::default(),
             limits: Limits::default(),
+            tls: None,
         }
     }
 }
@@ -114,6 +123,7 @@ impl Default for Limits {
         Self {
             requests_per_second_per_token: 0,
             in_flight: 4096,
+            connections: 10_000,
             live_actors: 100_000,
             passivate_after: Duration::from_secs(300),
         }
@@ -166,7 +176,7 @@ enum Form {
 }
 
 /// Every key, for the environment; the reader below says what each must be.
-const KEYS: [(&str, Form); 15] = [
+const KEYS: [(&str, Form); 18] = [
     ("listen", Form::Text),
     ("node_id", Form::Text),
     ("store.kind", Form::Text),
@@ -180,8 +190,11 @@ const KEYS: [(&str, Form); 15] = [
     ("egress.extra_roots", Form::List),
     ("limits.requests_per_second_per_token", Form::Number),
     ("limits.in_flight", Form::Number),
+    ("limits.connections", Form::Number),
     ("limits.live_actors", Form::Number),
     ("limits.passivate_after", Form::Text),
+    ("tls.cert", Form::Text),
+    ("tls.key", Form::Text),
 ];
 
 impl Settings {
@@ -198,7 +211,7 @@ impl Settings {
         Self::read(file, std::env::vars_os()).map_err(ConfigError::Invalid)
     }
 
-    /// Reads a file's text and environment variables. Touches nothing but the `extra_roots` that they name.
+    /// Reads a file's text and environment variables. Touches nothing but the certificates and keys that they name.
     pub fn read(
         file: Option<(&Path, &str)>,
         environment: impl IntoIterator<Item = (OsString, OsString)>,
@@ -215,6 +228,12 @@ impl Settings {
             *root = directory.join(&*root);
             if let Err(what) = check_root(root) {
                 read.add(format!("egress.extra_roots[{n}]"), what);
+            }
+        }
+        if let Some(tls) = &mut settings.tls {
+            *tls = TlsFiles { cert: directory.join(&tls.cert), key: directory.join(&tls.key) };
+            if let Err(fault) = tls.load() {
+                read.add(fault.key(), fault.to_string());
             }
         }
         faults.extend(source.locate_all(read.into_vec()));
@@ -284,6 +303,7 @@ fn read_settings(value: &Value, faults: &Faults) -> Settings {
         security: read_security(table("security")),
         egress: read_egress(table("egress")),
         limits: read_limits(table("limits")),
+        tls: root.table("tls").and_then(read_tls),
     };
     root.finish();
     settings
@@ -353,7 +373,11 @@ fn read_egress(fields: Fields<'_>) -> EgressSettings {
     };
     let roots = fields.texts("extra_roots").unwrap_or_default();
     fields.finish();
-    EgressSettings { rules, extra_roots: roots.into_iter().map(|(_, path)| PathBuf::from(path)).collect() }
+    EgressSettings {
+        rules,
+        extra_roots: roots.into_iter().map(|(_, path)| PathBuf::from(path)).collect(),
+        routes: Vec::new(),
+    }
 }
 
 fn read_limits(fields: Fields<'_>) -> Limits {
@@ -366,6 +390,7 @@ fn read_limits(fields: Fields<'_>) -> Limits {
     let limits = Limits {
         requests_per_second_per_token: rate.and_then(|n| u32::try_from(n).ok()).unwrap_or(0),
         in_flight: count("in_flight", 1_000_000).unwrap_or(defaults.in_flight),
+        connections: count("connections", 1_000_000).unwrap_or(defaults.connections),
         live_actors: count("live_actors", 100_000_000).unwrap_or(defaults.live_actors),
         passivate_after: fields.duration("passivate_after").map_or(defaults.passivate_after, Duration::from_millis),
     };
@@ -374,6 +399,15 @@ fn read_limits(fields: Fields<'_>) -> Limits {
     }
     fields.finish();
     limits
+}
+
+fn read_tls(fields: Fields<'_>) -> Option<TlsFiles> {
+    fields.require("cert");
+    fields.require("key");
+    let path = |key| fields.text(key).map(PathBuf::from);
+    let files = path("cert").zip(path("key")).map(|(cert, key)| TlsFiles { cert, key });
+    fields.finish();
+    files
 }
 
 fn check_root(path: &Path) -> Result<(), String> {
@@ -416,6 +450,7 @@ allow_http = true
 [limits]
 requests_per_second_per_token = 5
 in_flight = 10
+connections = 15
 live_actors = 20
 passivate_after = "90s"
 "#;
@@ -432,6 +467,7 @@ passivate_after = "90s"
         let limits = Limits {
             requests_per_second_per_token: 5,
             in_flight: 10,
+            connections: 15,
             live_actors: 20,
             passivate_after: Duration::from_secs(90),
         };
@@ -500,6 +536,9 @@ passivate_after = "90s"
             ("[egress]\nextra_roots = [\"no-such.pem\"]", "tract.toml:2: egress.extra_roots[0]: no-such.pem: "),
             ("[egress]\nextra_roots = [1]", "tract.toml:2: egress.extra_roots[0]: must be a string, not a number"),
             ("[limits]\nin_flight = 0", "tract.toml:2: limits.in_flight: must be from 1 to"),
+            ("[limits]\nconnections = 0", "tract.toml:2: limits.connections: must be from 1 to"),
+            ("[tls]\ncert = \"c.pem\"", "tract.toml:1: tls.key: is missing"),
+            ("[tls]\ncert = \"none.pem\"\nkey = \"k\"", "tract.toml:2: tls.cert: none.pem: cannot be read: "),
             ("[limits]\npassivate_after = \"soon\"", "tract.toml:2: limits.passivate_after: must be a duration"),
             ("[limits]\npassivate_after = 0", "tract.toml:2: limits.passivate_after: must be more than nothing"),
             ("listen = \n", "tract.toml:1: "),

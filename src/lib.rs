@@ -12,6 +12,7 @@ pub mod iva;
 pub mod json;
 pub mod reading;
 pub mod security;
+pub mod server;
 pub mod store;
 pub mod telemetry;
 pub mod tenancy;

@@ -27,7 +27,9 @@ pub enum TelemetryFault {
 /// `usual` is meant without it.
 pub fn log(usual: &str) -> Result<(), TelemetryFault> {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(usual));
+    // A line that cannot be written is lost. To complain about it on stderr would panic when that is what is full.
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let lines = lines.log_internal_errors(false);
     if std::io::stderr().is_terminal() {
         lines.with_target(false).finish().try_init()?;
     } else {
@@ -65,6 +67,20 @@ fn describe() {
     describe_counter!("tract_http_requests_total", "Requests by method, route template and status.");
     describe_histogram!("tract_http_request_seconds", Unit::Seconds, "How long requests took.");
     describe_gauge!("tract_http_requests_in_flight", "Requests being answered now.");
+    describe_gauge!("tract_jobs_in_flight", "Commands, turns and timers of threads that are not answered yet.");
+    describe_gauge!("tract_mailbox_jobs", "Those of them that still wait in a mailbox.");
+    describe_gauge!("tract_live_actors", "Threads that an actor holds in memory.");
+    describe_histogram!("tract_commit_seconds", Unit::Seconds, "How long commits on threads took.");
+    describe_gauge!("tract_outbox_pending", "Deliveries that wait, by kind of endpoint, at the time of the scrape.");
+    describe_gauge!("tract_outbox_oldest_age_seconds", Unit::Seconds, "How long the oldest of them has waited.");
+    describe_counter!("tract_deliveries_total", "Attempts at deliveries by what came of them.");
+    describe_counter!("tract_delivery_retries_total", "Attempts that were not the first.");
+    describe_counter!("tract_control_changes_total", "Control changes by what happened.");
+    describe_counter!(
+        "tract_signed_requests_total",
+        "Signed requests by result: accepted, or the code of the refusal."
+    );
+    describe_gauge!("tract_http_connections", "Connections that are open now.");
     describe_gauge!(
         "tract_conversations",
         "Conversations by state, as counted in the store at the time of the scrape."

@@ -4,7 +4,7 @@ use crate::{
     router::{Envelope, Job},
     shell::World,
     step::{self, Loaded},
-    timekeeper::Timekeeper,
+    timekeeper::Timers,
 };
 use actix::{Actor, ActorContext, ActorFutureExt, Addr, AsyncContext, Context, Handler, WrapFuture};
 use tract_domain::UserId;
@@ -16,16 +16,16 @@ const MAILBOX: usize = 256;
 pub struct Conversation {
     user_id: UserId,
     world: World,
-    timekeeper: Addr<Timekeeper>,
+    timers: Timers,
     /// The thread as committed last; none until the first job, and after any doubt.
     loaded: Option<Loaded>,
 }
 
 impl Conversation {
-    pub(crate) fn begin(user_id: UserId, world: World, timekeeper: Addr<Timekeeper>) -> Addr<Self> {
+    pub(crate) fn begin(user_id: UserId, world: World, timers: Timers) -> Addr<Self> {
         Self::create(|ctx| {
             ctx.set_mailbox_capacity(MAILBOX);
-            Self { user_id, world, timekeeper, loaded: None }
+            Self { user_id, world, timers, loaded: None }
         })
     }
 }
@@ -37,16 +37,16 @@ impl Actor for Conversation {
 impl Handler<Envelope> for Conversation {
     type Result = ();
 
-    fn handle(&mut self, envelope: Envelope, ctx: &mut Context<Self>) {
+    fn handle(&mut self, mut envelope: Envelope, ctx: &mut Context<Self>) {
+        drop(envelope.queued.take());
         if matches!(envelope.job, Job::Panic) {
             die_for_test();
         }
-        let (world, user_id, timekeeper) = (self.world.clone(), self.user_id.clone(), self.timekeeper.clone());
+        let (world, user_id, timers) = (self.world.clone(), self.user_id.clone(), self.timers.clone());
         let loaded = self.loaded.take();
         // The next job waits until this one is answered. Every wait on the store is bounded by the store.
         let job = async move {
-            let (loaded, result) =
-                step::run(&world, &timekeeper, &user_id, loaded, &envelope.job, &envelope.stage).await;
+            let (loaded, result) = step::run(&world, &timers, &user_id, loaded, &envelope.job, &envelope.stage).await;
             envelope.answer(result);
             loaded
         };

@@ -153,7 +153,7 @@ impl Courier {
         if delivery.id <= self.cursor {
             return;
         }
-        if self.held >= self.settings.window {
+        if self.held >= self.settings.window || self.waiting.len() >= WAITING {
             self.behind = true;
             return;
         }
@@ -343,10 +343,13 @@ impl Courier {
                 lane.more |= page.len() >= LANE;
                 self.held += page.len();
                 lane.queue.extend(page);
-                if lane.queue.is_empty() {
-                    self.lanes.remove(user_id);
-                } else {
+                if !lane.queue.is_empty() {
                     self.place(user_id);
+                } else if lane.more {
+                    // Committed while the store was being read: the inbox is past it, so nobody else will look.
+                    self.read_lane(user_id, ctx);
+                } else {
+                    self.lanes.remove(user_id);
                 }
             }
         }
@@ -383,6 +386,9 @@ impl Errand {
             other => other,
         };
         metrics::counter!("tract_deliveries_total", "result" => label(&attempt)).increment(1);
+        if self.delivery.attempts > 0 {
+            metrics::counter!("tract_delivery_retries_total").increment(1);
+        }
         match attempt {
             Attempt::Accepted => {
                 self.answer_handoff(&kind).await;

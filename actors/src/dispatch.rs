@@ -180,18 +180,32 @@ impl OutboxSink for Dispatch {
 async fn write_outcomes(world: World, mut outcomes: mpsc::Receiver<OutboxUpdate>) {
     let mut batch = Vec::with_capacity(UPDATE_BATCH);
     while outcomes.recv_many(&mut batch, UPDATE_BATCH).await > 0 {
-        let mut told = false;
-        loop {
-            match world.store.update_outbox(batch.clone()).await {
-                Ok(()) => break,
-                Err(error @ (StoreError::Unavailable(_) | StoreError::OutcomeUnknown | StoreError::Corrupt(_))) => {
-                    if !std::mem::replace(&mut told, true) {
-                        tracing::error!(%error, "outcomes of deliveries could not be written; trying again");
-                    }
-                    tokio::time::sleep(PAUSE).await;
-                }
+        if !write(&world, &batch).await {
+            // One of them meets something unreadable: the others must not suffer for it.
+            for update in &batch {
+                write(&world, std::slice::from_ref(update)).await;
             }
         }
         batch.clear();
+    }
+}
+
+/// Writes outcomes, for as long as it takes. False if the store holds something unreadable in their place.
+async fn write(world: &World, batch: &[OutboxUpdate]) -> bool {
+    let mut told = false;
+    loop {
+        match world.store.update_outbox(batch.to_vec()).await {
+            Ok(()) => return true,
+            Err(error @ StoreError::Corrupt(_)) => {
+                tracing::error!(%error, outcomes = batch.len(), "outcomes of deliveries could not be written");
+                return false;
+            }
+            Err(error @ (StoreError::Unavailable(_) | StoreError::OutcomeUnknown)) => {
+                if !std::mem::replace(&mut told, true) {
+                    tracing::error!(%error, "outcomes of deliveries could not be written; trying again");
+                }
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
     }
 }

@@ -530,7 +530,11 @@ pub trait Store: Send + Sync + 'static {
 
     /// The answer kept for a key, unless it has expired.
     async fn kept(&self, key: &[u8; 32], now: Timestamp) -> Result<Option<Kept>, StoreError>;
-    /// Forgets expired answers, a bounded number in one step; returns how many. Call again until it is none.
+    /// Remembers a signed request by its key through `until`. False if it is remembered already: of the same request twice
+    /// at once, exactly one is new (section 3).
+    async fn remember_request(&self, key: [u8; 32], until: Timestamp, now: Timestamp) -> Result<bool, StoreError>;
+    /// Forgets expired answers and signed requests, a bounded number in one step; returns how many. Call again until it is
+    /// none.
     async fn forget_expired(&self, now: Timestamp) -> Result<u64, StoreError>;
 
     /// A user, if it exists.

@@ -5,7 +5,7 @@ use crate::{
     conversation::{Conversation, Retire},
     router::{Envelope, Failure},
     shell::{ShellSettings, World},
-    timekeeper::Timekeeper,
+    timekeeper::Timers,
 };
 use actix::{Actor, Addr, ArbiterHandle, AsyncContext, Context, Handler, dev::SendError, fut::WrapFuture};
 use std::{collections::HashMap, sync::Arc};
@@ -20,7 +20,7 @@ const SWEEPS: u64 = 10;
 /// See the module.
 pub struct Registry {
     world: World,
-    timekeeper: Addr<Timekeeper>,
+    timers: Timers,
     cap: usize,
     passivate_after_ms: u64,
     index: HashMap<UserId, usize>,
@@ -42,13 +42,13 @@ impl Registry {
         world: World,
         settings: &ShellSettings,
         registries: usize,
-        timekeeper: Addr<Timekeeper>,
+        timers: Timers,
     ) -> Addr<Self> {
         let cap = settings.live_actors.div_ceil(registries.max(1)).max(1);
         let passivate_after_ms = settings.passivate_after_ms;
         Self::start_in_arbiter(arbiter, move |ctx| {
             ctx.set_mailbox_capacity(MAILBOX);
-            Self { world, timekeeper, cap, passivate_after_ms, index: HashMap::new(), live: Vec::new(), hand: 0 }
+            Self { world, timers, cap, passivate_after_ms, index: HashMap::new(), live: Vec::new(), hand: 0 }
         })
     }
 
@@ -61,7 +61,7 @@ impl Registry {
         while self.live.len() >= self.cap {
             self.evict_one();
         }
-        let addr = Conversation::begin(user_id.clone(), self.world.clone(), self.timekeeper.clone());
+        let addr = Conversation::begin(user_id.clone(), self.world.clone(), self.timers.clone());
         self.index.insert(user_id.clone(), self.live.len());
         self.live.push(Live { user_id: user_id.clone(), addr: addr.clone(), used_at: now, used: true });
         metrics::gauge!("tract_live_actors").increment(1.0);
@@ -139,6 +139,18 @@ impl Handler<Sweep> for Registry {
     type Result = ();
     fn handle(&mut self, _: Sweep, _: &mut Context<Self>) {
         self.sweep();
+    }
+}
+
+/// How many conversation actors are in memory.
+#[derive(actix::Message)]
+#[rtype(result = "usize")]
+pub(crate) struct CountLive;
+
+impl Handler<CountLive> for Registry {
+    type Result = usize;
+    fn handle(&mut self, _: CountLive, _: &mut Context<Self>) -> usize {
+        self.live.len()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::{
     ports::{Delivery, IdempotencyKey, TurnEnd},
-    registry::Registry,
+    registry::{CountLive, Registry},
 };
 use actix::{Addr, dev::SendError};
 use std::{
@@ -88,6 +88,10 @@ pub(crate) struct Envelope {
     pub(crate) job: Job,
     pub(crate) reply: oneshot::Sender<Result<Answer, Failure>>,
     pub(crate) stage: Stage,
+    /// It waits in a mailbox; gone once the thread's actor takes it up.
+    pub(crate) queued: Option<Counted>,
+    /// It is not answered yet.
+    pub(crate) _in_flight: Counted,
     /// The place in flight that it takes until it is answered.
     pub(crate) _permit: Option<OwnedSemaphorePermit>,
 }
@@ -96,6 +100,22 @@ impl Envelope {
     pub(crate) fn answer(self, result: Result<Answer, Failure>) {
         // Nobody may be waiting any more; what was done stays done.
         let _ = self.reply.send(result);
+    }
+}
+
+/// One more in a gauge, for as long as this lives.
+pub(crate) struct Counted(&'static str);
+
+impl Counted {
+    fn new(gauge: &'static str) -> Self {
+        metrics::gauge!(gauge).increment(1.0);
+        Self(gauge)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        metrics::gauge!(self.0).decrement(1.0);
     }
 }
 
@@ -152,6 +172,14 @@ impl Router {
         self.carry(user_id, Job::Panic, None).await
     }
 
+    /// How many conversation actors are in memory, for tests of when they leave it.
+    #[doc(hidden)]
+    pub async fn live_actors(&self) -> usize {
+        let counts = self.registries.iter().map(|registry| registry.send(CountLive));
+        let counts = futures_util::future::join_all(counts).await;
+        counts.into_iter().map(|count| count.unwrap_or_default()).sum()
+    }
+
     /// Carries out what is due on a thread.
     pub(crate) async fn settle(&self, user_id: UserId) -> Result<Answer, Failure> {
         self.carry(user_id, Job::Settle, None).await
@@ -188,7 +216,15 @@ impl Router {
         let (reply, answer) = oneshot::channel();
         let stage = Stage::default();
         let registry = self.registry(&user_id);
-        let envelope = Envelope { user_id, job, reply, stage: stage.clone(), _permit: permit };
+        let envelope = Envelope {
+            user_id,
+            job,
+            reply,
+            stage: stage.clone(),
+            queued: Some(Counted::new("tract_mailbox_jobs")),
+            _in_flight: Counted::new("tract_jobs_in_flight"),
+            _permit: permit,
+        };
         match registry.try_send(envelope) {
             Ok(()) => {}
             Err(SendError::Full(_)) => return Err(Failure::Overloaded),

@@ -5,9 +5,9 @@ use crate::{
     ports::{Clock, Deliverer, Endpoint, OutboxSink, Store, StoreError, Tenants},
     registry::Registry,
     router::Router,
-    timekeeper::Timekeeper,
+    timekeeper::Timers,
 };
-use actix::{Addr, Arbiter, ArbiterHandle};
+use actix::{Arbiter, ArbiterHandle};
 use std::{sync::Arc, time::Duration};
 use tokio::runtime::Handle;
 
@@ -60,12 +60,13 @@ impl Default for ShellSettings {
 pub struct Shell {
     router: Router,
     dispatch: Arc<Dispatch>,
-    timekeeper: Addr<Timekeeper>,
+    timers: Timers,
     arbiters: Vec<Arbiter>,
     watch: tokio::task::JoinHandle<()>,
 }
 
-/// How often dead couriers are looked for. A courier dies only by a bug; its backlog is safe in the store.
+/// How often dead couriers and a dead timekeeper are looked for. They die only by a bug; what they had to do is in the
+/// store.
 const WATCH: Duration = Duration::from_secs(5);
 
 impl Shell {
@@ -73,28 +74,31 @@ impl Shell {
     pub async fn start(world: World, settings: ShellSettings) -> Result<Self, StoreError> {
         let arbiters: Vec<Arbiter> = (0..settings.arbiters.max(1)).map(|_| Arbiter::new()).collect();
         let handles: Vec<ArbiterHandle> = arbiters.iter().map(Arbiter::handle).collect();
-        let timekeeper = Timekeeper::begin(&handles[0], &world);
+        let timers = Timers::begin(&handles[0], &world);
         let registries = handles
             .iter()
-            .map(|handle| Registry::begin(handle, world.clone(), &settings, handles.len(), timekeeper.clone()))
+            .map(|handle| Registry::begin(handle, world.clone(), &settings, handles.len(), timers.clone()))
             .collect();
         let router = Router::new(registries, settings.in_flight);
-        timekeeper.do_send(crate::timekeeper::Begin(router.clone()));
+        timers.go(router.clone());
 
+        let first = handles[0].clone();
         let dispatch = Dispatch::new(world.clone(), router.clone(), handles, &settings);
         world.store.subscribe(Arc::clone(&dispatch) as Arc<dyn OutboxSink>);
         // After subscribing, so that nothing falls between what is stored and what is told.
         for endpoint in world.store.backlog().await? {
             dispatch.wake(&endpoint);
         }
-        let watched = Arc::clone(&dispatch);
+        let watched = (Arc::clone(&dispatch), timers.clone(), router.clone(), world.clone());
         let watch = world.network.spawn(async move {
+            let (dispatch, timers, router, world) = watched;
             loop {
                 tokio::time::sleep(WATCH).await;
-                watched.revive();
+                dispatch.revive();
+                timers.revive(&first, &world, &router);
             }
         });
-        Ok(Self { router, dispatch, timekeeper, arbiters, watch })
+        Ok(Self { router, dispatch, timers, arbiters, watch })
     }
 
     /// The handle to all conversations.
@@ -111,7 +115,7 @@ impl Shell {
     pub async fn stop(self, within: Duration) {
         self.router.close(within).await;
         self.watch.abort();
-        self.timekeeper.do_send(crate::timekeeper::End);
+        self.timers.end();
         self.dispatch.close(within).await;
         for arbiter in &self.arbiters {
             arbiter.stop();

@@ -7,11 +7,12 @@ use crate::{
     },
     router::{Answer, Failure, Job, Stage},
     shell::World,
-    timekeeper::{Nudge, Timekeeper},
+    timekeeper::Timers,
 };
-use actix::Addr;
 use std::{sync::Arc, time::Instant};
-use tract_domain::{Command, Context, Effect, Fact, Json, Reply, Thread, Timestamp, Topic, Transition, Turn, UserId};
+use tract_domain::{
+    Command, Context, Effect, Fact, Json, Policy, Reply, Thread, Timestamp, Topic, Transition, Turn, UserId,
+};
 use uuid::Uuid;
 
 /// How often a job decides again when somebody else commits in between. On one node nobody does.
@@ -57,7 +58,7 @@ impl From<StoreError> for Failure {
 /// What a try works with.
 struct Try<'a> {
     world: &'a World,
-    timekeeper: &'a Addr<Timekeeper>,
+    timers: &'a Timers,
     user_id: &'a UserId,
     job: &'a Job,
     stage: &'a Stage,
@@ -66,13 +67,13 @@ struct Try<'a> {
 /// Runs a job; gives back the thread as committed last, unless there is doubt about it.
 pub(crate) async fn run(
     world: &World,
-    timekeeper: &Addr<Timekeeper>,
+    timers: &Timers,
     user_id: &UserId,
     mut loaded: Option<Loaded>,
     job: &Job,
     stage: &Stage,
 ) -> (Option<Loaded>, Result<Answer, Failure>) {
-    let attempt = Try { world, timekeeper, user_id, job, stage };
+    let attempt = Try { world, timers, user_id, job, stage };
     for _ in 0..TRIES {
         let mut current = match loaded.take() {
             Some(loaded) => loaded,
@@ -137,7 +138,7 @@ impl Try<'_> {
                 (Command::HandoffAnswered { by: by.clone(), epoch: *epoch }, Extra::default())
             }
             Job::EndTurn { delivery, end } => {
-                let (command, user_details) = self.turn(delivery, end).await?;
+                let (command, user_details) = self.turn(delivery, end, &loaded.thread, &policy).await?;
                 let settles = Some((delivery.endpoint.clone(), delivery.id));
                 (command, Extra { settles, user_details, idempotency: None })
             }
@@ -203,7 +204,13 @@ impl Try<'_> {
     }
 
     /// What the end of a turn is to the domain.
-    async fn turn(&self, delivery: &crate::ports::Delivery, end: &TurnEnd) -> Result<(Command, Option<Json>), Failure> {
+    async fn turn(
+        &self,
+        delivery: &crate::ports::Delivery,
+        end: &TurnEnd,
+        thread: &Thread,
+        policy: &Policy,
+    ) -> Result<(Command, Option<Json>), Failure> {
         let entry = match &delivery.entry {
             Some(entry) => Arc::clone(entry),
             None => {
@@ -216,7 +223,9 @@ impl Try<'_> {
         let turn = Turn { conversation: entry.entry.conversation, epoch: entry.entry.control_epoch };
         Ok(match end {
             TurnEnd::Answered { answer, user_details } => {
-                (Command::IvaAnswered { turn, answer: answer.clone() }, user_details.clone())
+                // A late answer is discarded whole.
+                let user_details = user_details.clone().filter(|_| thread.awaits(turn, policy));
+                (Command::IvaAnswered { turn, answer: answer.clone() }, user_details)
             }
             TurnEnd::Deferred => (Command::IvaDeferred { turn }, None),
             TurnEnd::Broke(reason) => (Command::IvaBroke { turn, reason: reason.clone() }, None),
@@ -284,7 +293,7 @@ impl Try<'_> {
                 if let DeadlineChange::Set(deadline) = commit.deadline {
                     loaded.deadline = deadline;
                     if let Some(at) = deadline {
-                        self.timekeeper.do_send(Nudge(at));
+                        self.timers.nudge(at);
                     }
                 }
                 Ok(Answer { reply, message_ids, at, replayed: false })

@@ -9,7 +9,7 @@ use actix::{
     Actor, ActorContext, ActorFutureExt, Addr, ArbiterHandle, AsyncContext, Context, Handler, SpawnHandle, WrapFuture,
 };
 use futures_util::{StreamExt, stream};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use tract_domain::Timestamp;
 
 /// How many due threads are read at once.
@@ -40,7 +40,7 @@ pub struct Timekeeper {
 }
 
 impl Timekeeper {
-    pub(crate) fn begin(arbiter: &ArbiterHandle, world: &World) -> Addr<Self> {
+    fn begin(arbiter: &ArbiterHandle, world: &World) -> Addr<Self> {
         let (store, clock) = (Arc::clone(&world.store), Arc::clone(&world.clock));
         Self::start_in_arbiter(arbiter, move |ctx| {
             // Nudges are tiny and come with commits, which are bounded.
@@ -121,12 +121,46 @@ async fn settle_due(store: &dyn Store, clock: &dyn Clock, router: &Router) -> Op
                 settled.is_err()
             })
             .buffer_unordered(ABREAST)
-            .any(|failed| async move { failed })
+            // All of them: one that cannot be settled must not keep the others from it.
+            .fold(false, |any, failed| async move { any | failed })
             .await;
         metrics::counter!("tract_timer_rounds_total").increment(1);
         if failed {
             return Some(clock.now().plus(PAUSE_MS));
         }
+    }
+}
+
+/// The handle to the timekeeper, whichever is alive. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Timers(Arc<RwLock<Addr<Timekeeper>>>);
+
+impl Timers {
+    pub(crate) fn begin(arbiter: &ArbiterHandle, world: &World) -> Self {
+        Self(Arc::new(RwLock::new(Timekeeper::begin(arbiter, world))))
+    }
+    fn addr(&self) -> Addr<Timekeeper> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+    /// The registries run: deadlines may fire.
+    pub(crate) fn go(&self, router: Router) {
+        self.addr().do_send(Begin(router));
+    }
+    /// A deadline was stored. Should the timekeeper be dead, the next one reads it from the store.
+    pub(crate) fn nudge(&self, at: Timestamp) {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).do_send(Nudge(at));
+    }
+    /// Starts the timekeeper afresh if it has died.
+    pub(crate) fn revive(&self, arbiter: &ArbiterHandle, world: &World, router: &Router) {
+        if !self.addr().connected() {
+            tracing::error!("the timekeeper failed and is started afresh");
+            *self.0.write().unwrap_or_else(PoisonError::into_inner) = Timekeeper::begin(arbiter, world);
+            self.go(router.clone());
+        }
+    }
+    /// The router stops.
+    pub(crate) fn end(&self) {
+        self.addr().do_send(End);
     }
 }
 
@@ -137,7 +171,7 @@ impl Actor for Timekeeper {
 /// The registries run: begin.
 #[derive(actix::Message)]
 #[rtype(result = "()")]
-pub(crate) struct Begin(pub(crate) Router);
+struct Begin(Router);
 
 impl Handler<Begin> for Timekeeper {
     type Result = ();
@@ -150,7 +184,7 @@ impl Handler<Begin> for Timekeeper {
 /// A deadline was stored.
 #[derive(actix::Message)]
 #[rtype(result = "()")]
-pub(crate) struct Nudge(pub(crate) Timestamp);
+struct Nudge(Timestamp);
 
 impl Handler<Nudge> for Timekeeper {
     type Result = ();
@@ -166,7 +200,7 @@ impl Handler<Nudge> for Timekeeper {
 /// The router stops.
 #[derive(actix::Message)]
 #[rtype(result = "()")]
-pub(crate) struct End;
+struct End;
 
 impl Handler<End> for Timekeeper {
     type Result = ();

@@ -4,7 +4,6 @@ use super::{ConfigFile, Failure};
 use crate::{
     app,
     config::{Settings, listen_address},
-    tenancy::secrets::make_token,
 };
 use std::net::SocketAddr;
 
@@ -22,11 +21,6 @@ impl Serve {
         let mut settings = Settings::load(self.config.path().as_deref())?;
         if let Some(listen) = self.listen {
             settings.listen = listen;
-        }
-        if settings.security.admin_token.is_none() {
-            let token = make_token("tract_admin_");
-            eprintln!("tract: admin token for this run: {}", token.expose());
-            settings.security.admin_token = Some(token);
         }
         Ok(app::run(app::serve(settings)).map_err(Failure::Runtime)??)
     }

@@ -1,6 +1,7 @@
 //! Who calls: a receiver with its JWT, a client's channel side with its API token, or the operator.
 
 use super::{Edge, Problem};
+use crate::security::rates::mark;
 use axum::extract::FromRequestParts;
 use axum::http::{HeaderMap, header, request::Parts};
 use std::sync::Arc;
@@ -14,6 +15,8 @@ const CLIENT_ID: &str = "client-id";
 pub enum Auth {
     /// Not at all.
     Open,
+    /// A signature over the body (section 3).
+    Signed,
     /// A receiver's JWT (section 3): [`Caller`].
     Receiver,
     /// A client's API token as a bearer (section 10): [`ChannelSide`].
@@ -52,7 +55,8 @@ impl FromRequestParts<Arc<Edge>> for Caller {
             return Err(Problem::unauthorized("receiver_not_enabled", text));
         }
         note(&claims.client_id, Some(&claims.sub));
-        Ok(Self { client: claims.client_id, receiver: claims.sub })
+        edge.rates.check(token)?;
+        Ok(Self { client: claims.client_id.clone(), receiver: claims.sub.clone() })
     }
 }
 
@@ -96,7 +100,8 @@ impl FromRequestParts<Arc<Edge>> for Admin {
     async fn from_request_parts(parts: &mut Parts, edge: &Arc<Edge>) -> Result<Self, Problem> {
         let token = bearer(&parts.headers)?
             .ok_or_else(|| Problem::unauthorized("token_missing", "send Authorization: Bearer <admin token>"))?;
-        if bool::from(token.as_bytes().ct_eq(edge.admin_token.expose().as_bytes())) {
+        // Hashes are compared, so that not even the length shows.
+        if bool::from(mark(token).ct_eq(&mark(edge.admin_token.expose()))) {
             Ok(Self)
         } else {
             Err(Problem::unauthorized("token_invalid", "this is not the admin token"))
@@ -116,6 +121,7 @@ fn client_of(edge: &Edge, headers: &HeaderMap, token: Option<&str>) -> Result<Cl
         return Err(refused());
     }
     note(&client, None);
+    edge.rates.check(token)?;
     Ok(client)
 }
 
@@ -128,7 +134,8 @@ fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
     if scheme.eq_ignore_ascii_case("bearer") && !token.is_empty() { Ok(Some(token)) } else { Err(wrong()) }
 }
 
-fn note(client: &ClientId, receiver: Option<&ReceiverId>) {
+/// Puts into the request's span who calls.
+pub(super) fn note(client: &ClientId, receiver: Option<&ReceiverId>) {
     let span = tracing::Span::current();
     span.record("client", client.as_str());
     if let Some(receiver) = receiver {

@@ -1,7 +1,7 @@
 //! The channel side: users, and what they write (section 10).
 
 use super::auth::ChannelSide;
-use super::decode::{Int, Name, Text};
+use super::decode::{Int, Name, Nested, Text};
 use super::idempotency::{self, RequestKey, Scope, mark};
 use super::messages::unexpected;
 use super::request::Posted;
@@ -275,7 +275,8 @@ impl Edge {
     "message_type": 0, "business_id": 343}))]
 pub struct LogMessage {
     /// Who.
-    user: LogUser,
+    #[schema(value_type = LogUser)]
+    user: Nested<LogUser>,
     /// Never parsed: always a text. At most 64 KiB.
     message_body: String,
     /// 0, regular text.
@@ -316,7 +317,7 @@ pub async fn log_message(
     }
     let said = hsl::customer_text(&body.message_body).map_err(|f| Problem::invalid("message_body", f))?;
     let (business, policy) = edge.business(&side.client, Some(body.business_id))?;
-    let auth_id = &*body.user.auth_id;
+    let auth_id = &*body.user.0.auth_id;
     let user_id = edge.store.user_id(&side.client, business, auth_id);
     let scope = Scope { client: &side.client, receiver: "", route: "log_message_from_user", thread: user_id.as_str() };
     let ask = Ask {

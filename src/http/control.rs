@@ -163,6 +163,9 @@ impl RequestControl {
         if needs_target && self.receiver.is_none() {
             return Err(Problem::invalid("receiver", "is missing"));
         }
+        if op == ControlOp::Take && self.receiver.as_ref().is_some_and(|receiver| receiver != caller) {
+            return Err(Problem::invalid("receiver", "must be the requester, which takes for itself only"));
+        }
         let deadline_ms = match self.deadline_seconds {
             None => None,
             Some(Int(seconds @ 1..=MAX_DEADLINE_S)) => Some(seconds * 1000),
@@ -212,7 +215,9 @@ mod tests {
             ("decline", false),
             ("release", false),
         ] {
-            assert!(ok(op, Some("iva")), "{op}");
+            // One takes for oneself only.
+            assert_eq!(ok(op, Some("iva")), op != "take", "{op}");
+            assert!(ok(op, Some("sprinkle")), "{op}");
             assert_eq!(ok(op, None), !needs, "{op}");
         }
         let base = || serde_json::json!({"user_id": "u", "type": "offer", "requester": "sprinkle", "receiver": "iva"});

@@ -5,7 +5,7 @@ use crate::json::{MAX_DEPTH, too_deep};
 use axum::http::StatusCode;
 use serde::de::{self, Deserialize, DeserializeOwned, Deserializer, Visitor};
 use serde_json::value::RawValue;
-use std::{fmt, ops::Deref};
+use std::{fmt, marker::PhantomData, ops::Deref};
 use tract_domain::Json;
 
 /// The largest integer that every JSON reader gets right: 2^53.
@@ -143,6 +143,26 @@ impl<'de, const MAX: usize> Deserialize<'de> for Name<MAX> {
             return Err(de::Error::custom("must not contain control characters"));
         }
         at_most(&text, MAX).map(|()| Self(text))
+    }
+}
+
+/// An object within a body. Unlike a bare struct it is not read from a list of its fields, which nobody means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Nested<T>(pub T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Nested<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct NestedVisitor<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for NestedVisitor<T> {
+            type Value = Nested<T>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+            fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<Nested<T>, A::Error> {
+                T::deserialize(de::value::MapAccessDeserializer::new(map)).map(Nested)
+            }
+        }
+        deserializer.deserialize_any(NestedVisitor(PhantomData))
     }
 }
 

@@ -1,5 +1,7 @@
 //! What handlers work with.
 
+use crate::security::rates::Rates;
+use crate::security::signed_request::SignedRequests;
 use crate::security::tokens::Tokens;
 use crate::security::url::EgressRules;
 use crate::tenancy::{Secret, Tenancy};
@@ -55,6 +57,10 @@ pub struct Edge {
     pub tenancy: Arc<Tenancy>,
     /// Issues and verifies the tokens of Part A.
     pub tokens: Arc<Tokens>,
+    /// Judges signed requests.
+    pub signed: Arc<SignedRequests>,
+    /// How often each token may be used.
+    pub rates: Rates,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Opens `/admin/v1`.

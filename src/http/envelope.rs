@@ -1,8 +1,9 @@
 //! What surrounds every request: its id, its span, its metrics, the shape of its error, and what becomes of a panic.
 
+use super::unread::Unread;
 use super::{Edge, Problem, Shape};
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::Response;
 use futures_util::FutureExt;
@@ -46,8 +47,12 @@ pub async fn envelope(State(_): State<Arc<Edge>>, request: Request, next: Next) 
         span.record("trace_id", trace_id);
     }
     let in_flight = InFlight::enter();
+    let (request, unread) = Unread::lend(request);
     let answered = AssertUnwindSafe(next.run(request)).catch_unwind().instrument(span.clone()).await;
     drop(in_flight);
+    if answered.as_ref().map_or(true, |response| is_refusal(response.status())) {
+        unread.discard().await;
+    }
 
     let _entered = span.enter();
     let mut response = answered.unwrap_or_else(|_| {
@@ -56,7 +61,7 @@ pub async fn envelope(State(_): State<Arc<Edge>>, request: Request, next: Next) 
         axum::response::IntoResponse::into_response(Problem::internal())
     });
     let status = response.status();
-    if status.is_client_error() || status.is_server_error() {
+    if is_refusal(status) {
         let problem = response.extensions_mut().remove::<Problem>().unwrap_or_else(|| Problem::of_status(status));
         if status.is_server_error() {
             tracing::warn!(status = status.as_u16(), code = problem.code(), "refused");
@@ -76,6 +81,10 @@ pub async fn envelope(State(_): State<Arc<Edge>>, request: Request, next: Next) 
     histogram!("tract_http_request_seconds", "method" => method, "route" => route)
         .record(started.elapsed().as_secs_f64());
     response
+}
+
+fn is_refusal(status: StatusCode) -> bool {
+    status.is_client_error() || status.is_server_error()
 }
 
 /// Headers of the answer that was made first, such as `Allow`, where they do not contradict the rendered one.

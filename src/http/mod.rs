@@ -20,7 +20,9 @@ pub mod operations;
 pub mod problem;
 pub mod request;
 pub mod routes;
+pub mod signed;
 pub mod threads;
+mod unread;
 pub mod users;
 
 pub use edge::{Edge, Readiness, Threads};

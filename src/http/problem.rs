@@ -3,6 +3,8 @@
 //! A handler says what is wrong; the envelope renders it in the shape that the path asks for.
 
 use super::envelope::REALM;
+use crate::security::rates::TooMany;
+use crate::security::signed_request::SignedFault;
 use crate::security::tokens::TokenFault;
 use crate::tenancy::TenancyError;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -43,8 +45,7 @@ pub enum Shape {
 impl Shape {
     /// The shape that a path asks for, whatever the outcome.
     pub fn of(path: &str) -> Self {
-        let path = path.strip_suffix('/').unwrap_or(path);
-        if path == "/tract/thread_control/request" {
+        if path.strip_suffix('/').unwrap_or(path) == "/tract/thread_control/request" {
             Self::Control
         } else if path.starts_with("/v1.0/") || path.starts_with("/integration/") {
             Self::ErrorMessage
@@ -80,6 +81,7 @@ impl Problem {
             "receiver" => "unknown_receiver",
             "client" => "unknown_client",
             "business" => "unknown_business",
+            "certificate" => "unknown_certificate",
             _ => "unknown",
         };
         Self::new(StatusCode::NOT_FOUND, code, format!("no such {what}"))
@@ -242,6 +244,13 @@ impl From<TenancyError> for Problem {
     }
 }
 
+impl From<TooMany> for Problem {
+    fn from(fault: TooMany) -> Self {
+        let problem = Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", fault.to_string());
+        Self { retry_after_s: Some(fault.retry_after_s), ..problem }
+    }
+}
+
 impl From<TokenFault> for Problem {
     fn from(fault: TokenFault) -> Self {
         let code = match fault {
@@ -253,6 +262,22 @@ impl From<TokenFault> for Problem {
             | TokenFault::Audience => "token_invalid",
         };
         Self::unauthorized(code, fault.to_string())
+    }
+}
+
+impl From<SignedFault> for Problem {
+    fn from(fault: SignedFault) -> Self {
+        match fault {
+            SignedFault::Store(StoreError::OutcomeUnknown) => {
+                let text = "the store did not answer in time; sign a new request with a new timestamp";
+                Self::new(StatusCode::GATEWAY_TIMEOUT, "outcome_unknown", text)
+            }
+            SignedFault::Store(error) => error.into(),
+            fault => {
+                let retry_after_s = (fault == SignedFault::Replayed).then_some(RETRY_AFTER_S);
+                Self { retry_after_s, ..Self::new(StatusCode::BAD_REQUEST, fault.code(), fault.to_string()) }
+            }
+        }
     }
 }
 
@@ -312,6 +337,9 @@ mod tests {
         let expired = Problem::from(TokenFault::Expired);
         assert_eq!((expired.status().as_u16(), expired.code()), (401, "token_expired"));
         assert!(header(&expired, "www-authenticate").is_some_and(|v| v.starts_with("Bearer")));
+        let codes = ["hook", "ECT", "client", "business", "receiver"].map(|what| Problem::unknown(what).code());
+        let expected = ["unknown_hook", "unknown_ect", "unknown_client", "unknown_business", "unknown_receiver"];
+        assert_eq!(codes, expected);
         let used = Problem::from(TenancyError::InUse(3));
         assert_eq!((used.status().as_u16(), used.code()), (409, "in_use"));
         assert_eq!(used.body(Shape::Error, "r")["count"], 3);

@@ -31,14 +31,30 @@ pub struct Posted<T> {
 
 impl<T: DeserializeOwned> FromRequest<Arc<Edge>> for Posted<T> {
     type Rejection = Problem;
+    async fn from_request(request: Request, edge: &Arc<Edge>) -> Result<Self, Problem> {
+        let RawPosted { headers, body } = RawPosted::from_request(request, edge).await?;
+        let key = RequestKey::read(&headers, &body)?;
+        Ok(Self { body: decode::json(&body)?, key })
+    }
+}
+
+/// A JSON body as it came, with the headers that came with it.
+#[derive(Debug)]
+pub struct RawPosted {
+    /// All headers.
+    pub headers: HeaderMap,
+    /// Not yet read.
+    pub body: Bytes,
+}
+
+impl FromRequest<Arc<Edge>> for RawPosted {
+    type Rejection = Problem;
     async fn from_request(request: Request, _: &Arc<Edge>) -> Result<Self, Problem> {
         let (parts, body) = request.into_parts();
         if !is_json(&parts.headers) {
             return Err(not_json());
         }
-        let bytes = collect(body).await?;
-        let key = RequestKey::read(&parts.headers, &bytes)?;
-        Ok(Self { body: decode::json(&bytes)?, key })
+        Ok(Self { headers: parts.headers, body: collect(body).await? })
     }
 }
 

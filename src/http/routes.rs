@@ -3,7 +3,7 @@
 //! The router and the OpenAPI document are both made from it, and tests go through it row by row.
 
 use super::auth::Auth;
-use super::{Edge, admin, channel, control, history, hooks, integration, messages, operations, threads, users};
+use super::{Edge, admin, channel, control, history, hooks, integration, messages, operations, signed, threads, users};
 use axum::handler::Handler;
 use axum::http::Method;
 use axum::routing::{MethodFilter, MethodRouter, on};
@@ -166,11 +166,36 @@ const HISTORY: [Parameter; 6] = [
 
 /// Everything there is, except the pages of the documentation themselves.
 pub fn table() -> Vec<Route> {
-    let mut table = tool_routes();
+    let mut table = signed_routes();
+    table.extend(tool_routes());
     table.extend(channel_routes());
     table.extend(admin_routes());
     table.extend(operations_routes());
     table
+}
+
+/// Part A: what an external chat tool signs with its certificate.
+fn signed_routes() -> Vec<Route> {
+    use Auth::Signed;
+    vec![
+        Route::new(POST, "/tract/management/token/issue", Signed, "Get a token", signed::issue_token)
+            .aliases(&["/jwt/issue"])
+            .about(
+                "For one client that the tool is enabled for. Every refusal is a 400 with its code; the same request \
+                    again is `replayed_request`. `Idempotency-Key` means nothing here.",
+            )
+            .takes::<signed::SignedTokenRequest>()
+            .gives::<signed::SignedTokenIssued>(),
+        Route::new(
+            POST,
+            "/tract/management/client/list",
+            Signed,
+            "List the clients you are enabled for",
+            signed::list_clients,
+        )
+        .takes::<signed::ClientListRequest>()
+        .gives::<signed::ClientList>(),
+    ]
 }
 
 /// Part A: what an external chat tool uses.
@@ -286,7 +311,7 @@ fn channel_routes() -> Vec<Route> {
 /// Part C: the operator.
 fn admin_routes() -> Vec<Route> {
     use Auth::Admin;
-    use admin::{tenants, threads, tokens};
+    use admin::{certificates, tenants, threads, tokens};
     vec![
         Route::new(POST, "/admin/v1/apply", Admin, "Create or update tenants", tenants::apply)
             .about(
@@ -304,6 +329,35 @@ fn admin_routes() -> Vec<Route> {
             .about("409 `in_use` with the count while it holds threads, unless forced.")
             .query(&[FORCE])
             .gives_object(),
+        Route::new(
+            GET,
+            "/admin/v1/ects/{ect_id}/certificates",
+            Admin,
+            "List a chat tool's certificates",
+            certificates::list,
+        )
+        .gives::<certificates::Certificates>(),
+        Route::new(
+            POST,
+            "/admin/v1/ects/{ect_id}/certificates",
+            Admin,
+            "Upload a self-signed certificate",
+            certificates::upload,
+        )
+        .about("One that is held already keeps its id.")
+        .takes::<certificates::UploadCertificate>()
+        .gives::<certificates::CertificateView>(),
+        Route::new(GET, "/admin/v1/ects/{ect_id}/certificates/{uuid}", Admin, "A certificate", certificates::show)
+            .gives::<certificates::CertificateView>(),
+        Route::new(
+            DELETE,
+            "/admin/v1/ects/{ect_id}/certificates/{uuid}",
+            Admin,
+            "Revoke a certificate",
+            certificates::revoke,
+        )
+        .about("What is signed with it is refused from then on. Tokens that it obtained live on until they expire.")
+        .gives_object(),
         Route::new(GET, "/admin/v1/clients", Admin, "List clients", tenants::list_clients).gives_object(),
         Route::new(GET, "/admin/v1/clients/{client_id}", Admin, "A client", tenants::get_client)
             .about("Secrets show as `set`.")

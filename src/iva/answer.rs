@@ -11,6 +11,9 @@ use tract_domain::{Body, IvaAnswer, Json};
 /// How much of an answer is read, in bytes.
 pub(crate) const MAX_ANSWER: usize = 1024 * 1024;
 
+/// How many messages an answer may hold: they are one commit, and a commit holds up everybody else's.
+const MAX_MESSAGES: usize = 100;
+
 /// How much a bot may keep, in characters: of the conversation and of the user together.
 const MAX_DETAILS: usize = 500;
 
@@ -76,6 +79,9 @@ fn messages(response: Option<&RawValue>) -> Result<Vec<Body>, String> {
         Ok(items) => items,
         Err(_) => vec![response],
     };
+    if items.len() > MAX_MESSAGES {
+        return Err(format!("response has over {MAX_MESSAGES} messages"));
+    }
     let read = items
         .into_iter()
         .enumerate()
@@ -198,6 +204,7 @@ mod tests {
     #[test]
     fn what_is_not_usable_breaks() {
         let long = json!({"response": ["x".repeat(MAX_BODY)]}).to_string();
+        let many = json!({"response": vec![1; MAX_MESSAGES + 1]}).to_string();
         for (body, reason) in [
             ("", "the answer is not a JSON object"),
             ("<html>", "the answer is not a JSON object"),
@@ -211,6 +218,7 @@ mod tests {
             (r#"{"response": ["a", {"items": 1}]}"#, "response[1] is neither text nor HSL"),
             (r#"{"response": [true]}"#, "response[0] is neither text nor HSL"),
             (&long, "response[0] is over 64 KiB"),
+            (&many, "response has over 100 messages"),
         ] {
             assert_eq!(end(200, body, Kept::default()), TurnEnd::Broke(reason.to_owned()), "{body:.40}");
         }

@@ -5,20 +5,15 @@
 //! address never reaches a resolver; it is judged just before sending.
 
 use super::address::is_public;
+use super::resolver::{GuardedResolver, Lookup, SystemLookup};
 pub use super::url::{EgressRules, MAX_URL, UrlFault, check_url};
 use bytes::Bytes;
-use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 use std::error::Error;
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Semaphore;
 use url::{Host, Url};
-
-/// Lookups that may be under way at once: each holds a thread of the runtime's blocking pool until the system's
-/// resolver gives up, and the store needs that pool too.
-const LOOKUPS: usize = 64;
 
 /// An idle connection is dropped before the usual servers drop it (the shortest common keep-alive is 5 s): a request
 /// that meets a closing connection fails, and a turn of the IVA is not repeated.
@@ -82,6 +77,36 @@ pub struct EgressClient {
 impl EgressClient {
     /// A client with these rules that trusts the system's roots and these PEM bundles.
     pub fn new(rules: EgressRules, extra_roots: &[Vec<u8>]) -> Result<Self, EgressFault> {
+        Self::made(rules, extra_roots, Arc::new(SystemLookup::default()), &[])
+    }
+
+    /// As [`Self::new`], with the places of some host names, ports included: tests have no name server, nor port 443. The
+    /// rules are for these places too.
+    #[doc(hidden)]
+    pub fn routed(
+        rules: EgressRules,
+        extra_roots: &[Vec<u8>],
+        routes: &[(String, SocketAddr)],
+    ) -> Result<Self, EgressFault> {
+        Self::made(rules, extra_roots, Arc::new(SystemLookup::default()), routes)
+    }
+
+    /// As [`Self::new`], with another resolver, for tests of what resolvers can answer.
+    #[doc(hidden)]
+    pub fn with_lookup(
+        rules: EgressRules,
+        extra_roots: &[Vec<u8>],
+        lookup: Arc<dyn Lookup>,
+    ) -> Result<Self, EgressFault> {
+        Self::made(rules, extra_roots, lookup, &[])
+    }
+
+    fn made(
+        rules: EgressRules,
+        extra_roots: &[Vec<u8>],
+        lookup: Arc<dyn Lookup>,
+        routes: &[(String, SocketAddr)],
+    ) -> Result<Self, EgressFault> {
         let mut roots = Vec::new();
         for (index, pem) in extra_roots.iter().enumerate() {
             let bundle = reqwest::Certificate::from_pem_bundle(pem).map_err(|_| EgressFault::Root(index))?;
@@ -98,7 +123,7 @@ impl EgressClient {
             .https_only(!rules.allow_http)
             .pool_idle_timeout(KEEP_IDLE)
             .tls_certs_merge(roots)
-            .dns_resolver(GuardedResolver { rules, lookups: Arc::new(Semaphore::new(LOOKUPS)) })
+            .dns_resolver(GuardedResolver::new(rules, lookup, routes.iter().cloned().collect()))
             .build()
             .map_err(|e| EgressFault::Tls(chain(&e)))?;
         Ok(Self { http, rules })
@@ -119,11 +144,29 @@ impl EgressClient {
         timeout: Duration,
         max_answer: usize,
     ) -> Result<Answer, SendFault> {
+        let request = self.http.post(self.permitted_url(url)?).headers(headers).body(body);
+        Self::exchange(request, timeout, max_answer).await
+    }
+
+    /// Fetches at most `max_answer` bytes, within `timeout`.
+    pub async fn get(&self, url: &str, timeout: Duration, max_answer: usize) -> Result<Answer, SendFault> {
+        Self::exchange(self.http.get(self.permitted_url(url)?), timeout, max_answer).await
+    }
+
+    fn permitted_url(&self, url: &str) -> Result<Url, SendFault> {
         let url = check_url(url, self.rules)?;
         if !self.rules.allow_private && literal(&url).is_some_and(|address| !is_public(address)) {
             return Err(SendFault::NotPublic);
         }
-        let sent = self.http.post(url).headers(headers).body(body).timeout(timeout).send().await;
+        Ok(url)
+    }
+
+    async fn exchange(
+        request: reqwest::RequestBuilder,
+        timeout: Duration,
+        max_answer: usize,
+    ) -> Result<Answer, SendFault> {
+        let sent = request.timeout(timeout).send().await;
         let mut response = sent.map_err(|e| classify(&e))?;
         let retry_after = response.headers().get(RETRY_AFTER).and_then(|v| v.to_str().ok()).map(str::to_owned);
         let status = response.status().as_u16();
@@ -180,54 +223,15 @@ fn chain(error: &dyn Error) -> String {
     text
 }
 
-/// Resolves with the system's resolver and lets through only addresses that may be connected to.
-struct GuardedResolver {
-    rules: EgressRules,
-    lookups: Arc<Semaphore>,
-}
-
-impl Resolve for GuardedResolver {
-    fn resolve(&self, name: Name) -> Resolving {
-        let (rules, lookups) = (self.rules, Arc::clone(&self.lookups));
-        Box::pin(async move {
-            let permit = lookups.acquire_owned().await.map_err(|_| SendFault::Unresolvable)?;
-            let looked_up = tokio::task::spawn_blocking(move || {
-                let found = (name.as_str(), 0).to_socket_addrs().map(Vec::from_iter);
-                drop(permit);
-                found
-            });
-            let found = looked_up.await.map_err(|_| SendFault::Unresolvable)?.map_err(|_| SendFault::Unresolvable)?;
-            Ok(Box::new(permitted(found, rules)?.into_iter()) as Addrs)
-        })
-    }
-}
-
-fn permitted(found: Vec<SocketAddr>, rules: EgressRules) -> Result<Vec<SocketAddr>, SendFault> {
-    if found.is_empty() {
-        return Err(SendFault::Unresolvable);
-    }
-    let allowed: Vec<_> = found.into_iter().filter(|a| rules.allow_private || is_public(a.ip())).collect();
-    if allowed.is_empty() { Err(SendFault::NotPublic) } else { Ok(allowed) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use axum::{Router, http::StatusCode, routing::post};
+    use std::net::SocketAddr;
 
     const STRICT: EgressRules = EgressRules { allow_private: false, allow_http: false };
     const HTTP: EgressRules = EgressRules { allow_private: false, allow_http: true };
     const OPEN: EgressRules = EgressRules { allow_private: true, allow_http: true };
-
-    #[test]
-    fn a_name_that_leads_to_several_addresses_is_connected_to_at_public_ones_only() {
-        let at = |text: &str| text.parse::<SocketAddr>().unwrap();
-        let found = vec![at("127.0.0.1:0"), at("8.8.8.8:0"), at("[::1]:0"), at("[::ffff:10.0.0.1]:0")];
-        assert_eq!(permitted(found, STRICT), Ok(vec![at("8.8.8.8:0")]));
-        assert_eq!(permitted(vec![at("10.0.0.1:0")], STRICT), Err(SendFault::NotPublic));
-        assert_eq!(permitted(vec![at("10.0.0.1:0")], OPEN), Ok(vec![at("10.0.0.1:0")]));
-        assert_eq!(permitted(vec![], OPEN), Err(SendFault::Unresolvable));
-    }
 
     async fn serve(app: Router) -> SocketAddr {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

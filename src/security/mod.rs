@@ -1,6 +1,14 @@
 //! What keeps strangers out, and the router from being used against its own network.
 
 pub mod address;
+pub mod chain;
+pub mod chain_url;
 pub mod egress;
+pub mod rates;
+pub mod resolver;
+pub mod signature;
+pub mod signed_request;
 pub mod tokens;
 pub mod url;
+mod verified;
+pub mod x509;

@@ -1,9 +1,12 @@
 //! The JWTs of Part A (section 3): HS256 with a `kid`, so that keys can be rotated.
 
+use super::rates::mark;
+use super::verified::Verified;
 use crate::tenancy::Secret;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, decode, decode_header, encode};
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::sync::Arc;
 use tract_domain::{ClientId, ReceiverId, Timestamp};
 use uuid::Uuid;
 
@@ -15,6 +18,11 @@ pub const AUDIENCE: &str = "tract";
 pub const DEFAULT_TTL_S: u64 = 3600;
 /// Shortest key, in bytes.
 pub const MIN_KEY: usize = 32;
+
+/// Good tokens that are remembered; each takes some 400 bytes.
+const REMEMBERED: usize = 20_000;
+/// Longest token that is looked at, in bytes; ours have about 350.
+const MAX_TOKEN: usize = 4096;
 
 /// What kind of receiver a token speaks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -103,11 +111,13 @@ struct Key {
     verifies: DecodingKey,
 }
 
-/// The keys: the first signs, all of them verify.
+/// The keys: the first signs, all of them verify. They stay the same as long as this lives, so what it remembers of
+/// good tokens can never outlive the key that made them good.
 pub struct Tokens {
     signing: Header,
     keys: Vec<Key>,
     validation: Validation,
+    verified: Verified,
 }
 
 impl fmt::Debug for Tokens {
@@ -141,7 +151,7 @@ impl Tokens {
         // Time is judged below, by the clock that everything else goes by, and without leeway.
         validation.validate_exp = false;
         validation.leeway = 0;
-        Ok(Self { signing, keys: known, validation })
+        Ok(Self { signing, keys: known, validation, verified: Verified::new(REMEMBERED) })
     }
 
     /// Issues a token. None only if signing itself fails.
@@ -161,8 +171,27 @@ impl Tokens {
         encode(&self.signing, &claims, &key.signs).ok().map(Secret::new)
     }
 
-    /// Checks a token at this time.
-    pub fn verify(&self, token: &str, now: Timestamp) -> Result<Claims, TokenFault> {
+    /// Checks a token at this time. Whether its receiver may (still) act is for the caller to ask.
+    pub fn verify(&self, token: &str, now: Timestamp) -> Result<Arc<Claims>, TokenFault> {
+        if token.len() > MAX_TOKEN {
+            return Err(TokenFault::Malformed);
+        }
+        let mark = mark(token);
+        let (claims, known) = match self.verified.find(&mark) {
+            Some(claims) => (claims, true),
+            None => (Arc::new(self.read(token)?), false),
+        };
+        if now.0 >= claims.exp.saturating_mul(1000) {
+            return Err(TokenFault::Expired);
+        }
+        if !known {
+            self.verified.keep(mark, Arc::clone(&claims));
+        }
+        Ok(claims)
+    }
+
+    /// Checks everything but the time.
+    fn read(&self, token: &str) -> Result<Claims, TokenFault> {
         use jsonwebtoken::errors::ErrorKind;
         let header = decode_header(token).map_err(|e| match e.kind() {
             ErrorKind::InvalidAlgorithmName | ErrorKind::InvalidAlgorithm => TokenFault::Algorithm,
@@ -184,7 +213,7 @@ impl Tokens {
         if claims.role != Role::of(&claims.sub) {
             return Err(TokenFault::Malformed);
         }
-        if now.0 >= claims.exp.saturating_mul(1000) { Err(TokenFault::Expired) } else { Ok(claims) }
+        Ok(claims)
     }
 }
 
@@ -229,6 +258,21 @@ mod tests {
         let token = issue(&tokens);
         assert!(tokens.verify(token.expose(), Timestamp(1_790_000_059_999)).is_ok());
         assert_eq!(tokens.verify(token.expose(), Timestamp(1_790_000_060_000)), Err(TokenFault::Expired));
+    }
+
+    #[test]
+    fn a_good_token_is_verified_once_and_still_ends() {
+        let mut tokens = tokens(&[("k1", 'a')]);
+        let token = issue(&tokens);
+        let first = tokens.verify(token.expose(), NOW).unwrap();
+        // Without keys nothing can be verified any more: what is still taken was remembered.
+        tokens.keys.clear();
+        assert_eq!(tokens.verify(token.expose(), NOW), Ok(first));
+        assert_eq!(tokens.verify(token.expose(), Timestamp(1_790_000_060_000)), Err(TokenFault::Expired));
+        let (head, _) = token.expose().rsplit_once('.').unwrap();
+        assert_eq!(tokens.verify(head, NOW), Err(TokenFault::Malformed));
+        assert_eq!(tokens.verify(&format!("{head}.AAAA"), NOW), Err(TokenFault::UnknownKey));
+        assert_eq!(tokens.verify(&"x".repeat(MAX_TOKEN + 1), NOW), Err(TokenFault::Malformed));
     }
 
     #[test]

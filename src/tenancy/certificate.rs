@@ -1,7 +1,9 @@
 //! Certificates as they are uploaded: PEM in, DER and fingerprint out. Whether one may be trusted is judged when it signs.
 
 use super::model::hex;
+use crate::security::x509::{Facts, KeyFault};
 use base64::{Engine, engine::general_purpose::STANDARD};
+use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::{PemObject, SectionKind};
 use sha2::{Digest, Sha256};
 
@@ -20,6 +22,12 @@ pub enum CertificateFault {
     /// What stands between the PEM lines is not a certificate.
     #[error("is not readable as a PEM certificate")]
     Unreadable,
+    /// What stands between the PEM lines is no certificate as X.509 has it.
+    #[error("is not an X.509 certificate")]
+    NotX509,
+    /// Nothing could be verified with its key.
+    #[error("cannot be used: {0}")]
+    Key(#[from] KeyFault),
     /// It is larger than any real certificate.
     #[error("is larger than {MAX_CERTIFICATE} bytes")]
     TooLarge,
@@ -56,10 +64,7 @@ pub fn parse(text: &str) -> Result<Parsed, CertificateFault> {
     let [der] = found.as_slice() else {
         return Err(if found.is_empty() { CertificateFault::None } else { CertificateFault::Several(found.len()) });
     };
-    // A certificate is a DER SEQUENCE; anything else in those lines is a slip.
-    if der.first() != Some(&0x30) {
-        return Err(CertificateFault::Unreadable);
-    }
+    Facts::read(der).map_err(|_| CertificateFault::NotX509)?.key?;
     let mut pem = String::from("-----BEGIN CERTIFICATE-----\n");
     let encoded = STANDARD.encode(der);
     for (n, c) in encoded.chars().enumerate() {
@@ -72,16 +77,43 @@ pub fn parse(text: &str) -> Result<Parsed, CertificateFault> {
     Ok(Parsed { fingerprint: hex(&Sha256::digest(der)), pem })
 }
 
+/// What a certificate says that was taken before.
+pub fn facts(pem: &str) -> Result<Facts, CertificateFault> {
+    let der = CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|_| CertificateFault::Unreadable)?;
+    Facts::read(&der).map_err(|_| CertificateFault::NotX509)
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test says what it expects by panicking")]
 pub(crate) mod tests {
     use super::*;
+    use std::collections::HashMap;
+    use std::sync::{LazyLock, Mutex};
 
-    /// Something that looks like a certificate from outside; `seed` makes it another one.
+    static SAMPLES: LazyLock<Mutex<HashMap<u8, String>>> = LazyLock::new(Mutex::default);
+
+    /// A self-signed certificate, the same one for the same seed.
     pub(crate) fn sample(seed: u8) -> String {
-        let mut der = vec![0x30, 0x82, 0x01, 0x00];
-        der.extend(std::iter::repeat_n(seed, 200));
-        format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", STANDARD.encode(der))
+        let mut samples = SAMPLES.lock().unwrap();
+        let make = || rcgen::generate_simple_self_signed(["chat.sprinkle.example".to_owned()]).unwrap().cert.pem();
+        samples.entry(seed).or_insert_with(make).clone()
+    }
+
+    fn with_key(key: &rcgen::KeyPair) -> String {
+        rcgen::CertificateParams::new(["x.example".to_owned()]).unwrap().self_signed(key).unwrap().pem()
+    }
+
+    #[test]
+    fn keys_that_nothing_could_be_verified_with_are_refused() {
+        let key = |algorithm| rcgen::KeyPair::generate_for(algorithm).unwrap();
+        for good in [&rcgen::PKCS_ECDSA_P256_SHA256, &rcgen::PKCS_ECDSA_P384_SHA384] {
+            assert!(parse(&with_key(&key(good))).is_ok());
+        }
+        for bad in [&rcgen::PKCS_ED25519, &rcgen::PKCS_ECDSA_P521_SHA512] {
+            assert_eq!(parse(&with_key(&key(bad))), Err(CertificateFault::Key(KeyFault::Unsupported)));
+        }
+        assert_eq!(parse(include_str!("tests/rsa-1024.pem")), Err(CertificateFault::Key(KeyFault::Size(1024))));
+        assert!(parse(include_str!("tests/rsa-2048.pem")).is_ok());
     }
 
     #[test]
@@ -96,7 +128,10 @@ pub(crate) mod tests {
     #[test]
     fn what_is_not_one_certificate_is_refused() {
         let key = "-----BEGIN PRIVATE KEY-----\nMAAA\n-----END PRIVATE KEY-----\n";
-        let not_der = sample(1).replace("MII", "AII");
+        let lines = sample(1).lines().count();
+        let cut: Vec<_> =
+            sample(1).lines().enumerate().filter(|(n, _)| *n != lines - 2).map(|(_, l)| l.to_owned()).collect();
+        let text = |body: &str| format!("-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n");
         for (text, fault) in [
             (String::new(), CertificateFault::None),
             ("hello".to_owned(), CertificateFault::None),
@@ -104,7 +139,9 @@ pub(crate) mod tests {
             (format!("{key}{}", sample(1)), CertificateFault::PrivateKey),
             ("-----BEGIN CERTIFICATE-----\n!!!\n-----END CERTIFICATE-----\n".to_owned(), CertificateFault::Unreadable),
             ("-----BEGIN CERTIFICATE-----\nMAAA\n".to_owned(), CertificateFault::Unreadable),
-            (not_der, CertificateFault::Unreadable),
+            (cut.join("\n"), CertificateFault::NotX509),
+            (text("MAMCAQE="), CertificateFault::NotX509),
+            (text(&STANDARD.encode([0x30, 0x84, 0xff, 0xff, 0xff, 0xff])), CertificateFault::NotX509),
             ("x".repeat(MAX_CERTIFICATE + 1), CertificateFault::TooLarge),
         ] {
             assert_eq!(parse(&text).unwrap_err(), fault, "{text:.60}");

@@ -1,9 +1,10 @@
 //! Keeps the [`Directory`], answers from it without waiting, and changes it one step at a time.
 
 use super::{
+    certificate,
     declaration::{Declaration, Made},
     directory::{Change, Directory, KeptHookSecret},
-    model::{Hook, Secret},
+    model::{Certificate, Ect, Hook, Secret},
     plan,
     secrets::make_webhook_secret,
 };
@@ -164,6 +165,38 @@ impl Tenancy {
         };
         self.change(decide).await
     }
+    /// Has an ECT hold a certificate; one that it holds already keeps its id.
+    pub async fn add_certificate(
+        &self,
+        ect: &ReceiverId,
+        parsed: &certificate::Parsed,
+    ) -> Result<Certificate, TenancyError> {
+        let decide = |directory: &Directory| {
+            let ect = directory.ect(ect).ok_or(TenancyError::Unknown("ECT"))?;
+            if let Some(held) = ect.certificates.iter().find(|held| held.fingerprint == parsed.fingerprint) {
+                return Ok(Decided::new(Vec::new(), held.clone()));
+            }
+            let new = plan::hold(parsed);
+            let mut ect = Ect::clone(ect);
+            ect.certificates.push(new.clone());
+            Ok(Decided::new(vec![Change::Ect(Arc::new(ect))], new))
+        };
+        self.change(decide).await
+    }
+    /// Has an ECT hold a certificate no longer.
+    pub async fn remove_certificate(&self, ect: &ReceiverId, uuid: &str) -> Result<(), TenancyError> {
+        let decide = |directory: &Directory| {
+            let mut ect = Ect::clone(directory.ect(ect).ok_or(TenancyError::Unknown("ECT"))?);
+            let before = ect.certificates.len();
+            ect.certificates.retain(|held| !held.uuid.eq_ignore_ascii_case(uuid));
+            if ect.certificates.len() == before {
+                return Err(TenancyError::Unknown("certificate"));
+            }
+            Ok(Decided::new(vec![Change::Ect(Arc::new(ect))], ()))
+        };
+        self.change(decide).await
+    }
+
     /// Removes a client. Refused while it has threads, unless forced.
     pub async fn delete_client(&self, id: &ClientId, force: bool) -> Result<(), TenancyError> {
         let there = |d: &Directory| d.client(id).map(|_| ()).ok_or(TenancyError::Unknown("client"));

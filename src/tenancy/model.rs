@@ -2,12 +2,20 @@
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use subtle::ConstantTimeEq;
 use tract_domain::{BusinessId, ClientId, ReceiverId, Timestamp, Topic};
 
 /// A text that must not be seen: its `Debug` shows nothing. It serialises as it is, for the store only.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Secret(String);
+
+/// In constant time, wherever it is used; only the length may show.
+impl PartialEq for Secret {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.as_bytes().ct_eq(other.0.as_bytes()).into()
+    }
+}
 
 impl Secret {
     /// Takes a text over.

@@ -109,6 +109,12 @@ fn without_default(client: &ClientId) -> String {
     )
 }
 
+/// A certificate with an id of its own.
+pub(super) fn hold(parsed: &certificate::Parsed) -> Certificate {
+    let uuid = uuid::Uuid::new_v4().hyphenated().to_string();
+    Certificate { uuid, fingerprint: parsed.fingerprint.clone(), pem: parsed.pem.clone() }
+}
+
 struct Planner<'a> {
     rules: EgressRules,
     faults: &'a Faults,
@@ -153,9 +159,9 @@ impl Planner<'_> {
                 continue;
             }
             let known = kept.iter().find(|c| c.fingerprint == parsed.fingerprint);
-            let uuid = known.map_or_else(|| uuid::Uuid::new_v4().hyphenated().to_string(), |c| c.uuid.clone());
-            self.made.push(Made { kind: "certificate".to_owned(), of: ect.to_string(), value: uuid.clone() });
-            certificates.push(Certificate { uuid, fingerprint: parsed.fingerprint, pem: parsed.pem });
+            let held = known.cloned().unwrap_or_else(|| hold(&parsed));
+            self.made.push(Made { kind: "certificate".to_owned(), of: ect.to_string(), value: held.uuid.clone() });
+            certificates.push(held);
         }
         certificates
     }

@@ -39,7 +39,7 @@ fn one_line(output: &Output) -> String {
     text
 }
 
-const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----\nMAMCAQE=\n-----END CERTIFICATE-----\n";
+const CERTIFICATE: &str = include_str!("../../src/tenancy/tests/rsa-2048.pem");
 const TENANTS: &str = r#"
 [[client]]
 client_id = "acme"
@@ -213,4 +213,14 @@ fn token_prints_the_token_alone() {
     assert!(head.starts_with("POST /admin/v1/tokens "), "{head}");
     let body: serde_json::Value = serde_json::from_str(&body).unwrap();
     assert_eq!(body, serde_json::json!({ "client_id": "acme", "receiver": "sprinkle", "ttl_seconds": 5400 }));
+}
+
+/// The token of a run that did not begin would only mislead.
+#[test]
+fn serve_that_cannot_start_shows_no_token() {
+    let here = directory(&[]);
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let output = tract(here.path(), &["serve", "--listen", &address], &[("RUST_LOG", "error")]);
+    assert!(one_line(&output).contains(&address), "{output:?}");
 }

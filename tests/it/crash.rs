@@ -142,3 +142,23 @@ async fn a_second_process_on_the_same_directory_is_refused() {
     let answer = first.api().request(reqwest::Method::GET, "/healthz").send().await.unwrap();
     assert_eq!(answer.status(), 200, "the first goes on");
 }
+
+#[tokio::test]
+async fn metrics_say_what_operators_watch() {
+    let data = tempfile::tempdir().unwrap();
+    let process = Process::start(data.path()).await;
+    let metrics = || async {
+        process.api().request(reqwest::Method::GET, "/metrics").send().await.unwrap().text().await.unwrap()
+    };
+    // What is counted while a request is answered shows from the second on.
+    metrics().await;
+    let text = metrics().await;
+    for line in [
+        "tract_http_requests_total{method=\"GET\",route=\"/metrics\",status=\"200\"} 1",
+        "tract_conversations{state=\"bot\"} 0",
+        "tract_outbox_pending{kind=\"hook\"} 0",
+        "tract_outbox_oldest_age_seconds{kind=\"channel\"} 0",
+    ] {
+        assert!(text.contains(line), "{line}\n{text}");
+    }
+}

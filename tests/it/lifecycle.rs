@@ -370,7 +370,9 @@ async fn a_late_answer_is_discarded_whole() {
     let sac = router.operator_token("sac").await;
     let user_id = router.customer(AUTH).await;
     let moved = Arc::new(Notify::new());
-    router.bot.reply_to("slow", Answer::say(&["too late"]).after(&moved));
+    let late =
+        json!({"response": ["too late"], "user_details": {"tier": "late"}, "conversation_details": {"order": 1}});
+    router.bot.reply_to("slow", Answer::ok(late).after(&moved));
     router.channel.say(AUTH, "slow").await;
     router.bot.hear("turn", "slow").await;
     sac.control(&user_id, "take", None).await.ok();
@@ -379,5 +381,9 @@ async fn a_late_answer_is_discarded_whole() {
     router.until_get(&format!("/tract/thread/feed/?user_id={user_id}&after=0&limit=500"), noted).await;
     sac.send(&user_id, "aeu", "I took over").await.ok();
     router.customer_reads(&["I took over"]).await;
+    sac.control(&user_id, "release", None).await.ok();
+    router.channel.say(AUTH, "and now?").await;
+    let turn = router.bot.hear("turn", "and now?").await;
+    assert_eq!((&turn.body["user_details"], &turn.body["conversation_details"]), (&json!({}), &json!({})));
     router.stop().await;
 }

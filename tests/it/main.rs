@@ -1,17 +1,25 @@
 //! The integration tests: one binary, a file for each resource of the contract.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test says what it expects by panicking")]
 
+mod bad_input;
 mod chat_history;
 mod cli;
 mod control;
 mod crash;
 mod delivery;
 mod demo;
+mod egress;
 mod forged_tokens;
+mod full_disk;
 mod fuzz_corpus;
 mod lifecycle;
 mod mutation;
+mod secrets;
+mod shell;
+mod signed_requests;
 mod store_contract;
 mod store_embedded;
 mod support;
 mod tenancy_matrix;
+mod tls;
+mod tokens;

@@ -1,8 +1,8 @@
 //! The aggregate: one customer at one business of one client.
 
 use crate::{
-    Cause, Command, Effect, Entry, Json, Phase, Policy, ReceiverId, Refusal, State, Timestamp, change::Change,
-    control::Control, decide, entry::ControlAction,
+    Cause, Command, Effect, Entry, Json, Phase, Policy, ReceiverId, ReceiverKind, Refusal, State, Timestamp, Turn,
+    change::Change, control::Control, decide, entry::ControlAction,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
@@ -193,6 +193,12 @@ impl Thread {
     /// The conversation's details, if they still live.
     pub fn conversation_details(&self, now: Timestamp) -> Option<&Json> {
         self.details.as_ref().filter(|d| d.until > now).map(|d| &d.json)
+    }
+    /// Whether an answer to this turn of the IVA still counts: it belongs to the conversation and epoch of its message.
+    pub fn awaits(&self, turn: Turn, policy: &Policy) -> bool {
+        policy.kind(&self.control.active) == Some(ReceiverKind::Iva)
+            && self.conversation == turn.conversation
+            && self.control.epoch == turn.epoch
     }
     /// Whether this receiver ever held this conversation.
     pub fn has_held(&self, receiver: &ReceiverId, conversation: u64) -> bool {

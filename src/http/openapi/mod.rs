@@ -4,7 +4,8 @@ mod payloads;
 
 use super::auth::Auth;
 use super::routes::{Parameter as Query, Route, SchemaOf, table};
-use super::{Edge, Problem, request};
+use super::{Edge, Problem, request, signed};
+use crate::security::rates::TooMany;
 use axum::Router;
 use axum::extract::Path;
 use axum::http::{StatusCode, header};
@@ -179,6 +180,8 @@ fn responses(route: &Route, path: &str, schemas: &mut Schemas) -> ResponsesBuild
     let mut refusals = vec![("503", "Overloaded, or the store is not available; nothing was done.")];
     if route.auth != Auth::Open {
         refusals.push(("400", "Malformed or invalid; the text names the field."));
+    }
+    if !matches!(route.auth, Auth::Open | Auth::Signed) {
         refusals.push(("401", "No or bad credentials."));
     }
     if route.takes.is_some() {
@@ -187,8 +190,9 @@ fn responses(route: &Route, path: &str, schemas: &mut Schemas) -> ResponsesBuild
     }
     if matches!(route.auth, Auth::Receiver | Auth::Channel | Auth::Integration) {
         refusals.push(("403", "Not allowed to this caller."));
+        refusals.push(("429", "This token is used too often; Retry-After says when to go on."));
     }
-    if route.auth != Auth::Open {
+    if !matches!(route.auth, Auth::Open | Auth::Signed) {
         refusals.push(("404", "Unknown."));
     }
     if route.idempotent || route.method == axum::http::Method::DELETE {
@@ -228,6 +232,7 @@ fn example(status: &str, path: &str) -> serde_json::Value {
             "the body must be JSON: send Content-Type: application/json",
         ),
         "422" => Problem::key_reused(),
+        "429" => TooMany { retry_after_s: 1 }.into(),
         "504" => Problem::new(StatusCode::GATEWAY_TIMEOUT, "outcome_unknown", "the store did not answer in time"),
         _ => Problem::unavailable("overloaded", "too many requests are in flight; nothing was done"),
     };
@@ -236,7 +241,7 @@ fn example(status: &str, path: &str) -> serde_json::Value {
 
 fn tag(route: &Route) -> &'static str {
     match route.auth {
-        Auth::Receiver => "agent tools",
+        Auth::Receiver | Auth::Signed => "agent tools",
         Auth::Channel => "channel",
         Auth::Integration => "bot",
         Auth::Admin => "admin",
@@ -248,6 +253,7 @@ fn security(auth: Auth) -> Option<SecurityRequirement> {
     let nothing: [&str; 0] = [];
     match auth {
         Auth::Open => None,
+        Auth::Signed => Some(SecurityRequirement::new("signature", nothing)),
         Auth::Receiver => Some(SecurityRequirement::new("receiver", nothing)),
         Auth::Admin => Some(SecurityRequirement::new("admin", nothing)),
         Auth::Channel | Auth::Integration => {
@@ -256,10 +262,16 @@ fn security(auth: Auth) -> Option<SecurityRequirement> {
     }
 }
 
-fn schemes() -> [(&'static str, SecurityScheme); 4] {
+fn schemes() -> [(&'static str, SecurityScheme); 5] {
     let bearer = |about: &str| HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some(about));
     let client_id = ApiKeyValue::with_description("client-id", "The client's id, beside its API token.");
+    let signature = ApiKeyValue::with_description(
+        signed::SIGNATURE,
+        "Base64 of the signature over the bytes of the body: RSA PKCS#1 v1.5 or ECDSA (DER), with SHA-1, or with SHA-256 when \
+         `Signature-Algorithm: sha256` is sent. Beside it either `SignatureCertUUID` or `SignatureCertChainUrl`.",
+    );
     [
+        ("signature", SecurityScheme::ApiKey(ApiKey::Header(signature))),
         ("receiver", bearer("A receiver's token.").bearer_format("JWT").build().into_scheme()),
         ("api_token", bearer("A client's API token.").build().into_scheme()),
         ("client_id", SecurityScheme::ApiKey(ApiKey::Header(client_id))),

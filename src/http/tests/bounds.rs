@@ -9,10 +9,11 @@ fn concrete(path: &str) -> String {
         .replace("{client_id}", "acme")
         .replace("{business_id}", "343")
         .replace("{user_id}", "u")
+        .replace("{uuid}", "00000000-0000-4000-8000-000000000000")
 }
 
 fn guarded() -> impl Iterator<Item = Route> {
-    table().into_iter().filter(|route| route.auth != Auth::Open)
+    table().into_iter().filter(|route| !matches!(route.auth, Auth::Open | Auth::Signed))
 }
 
 #[tokio::test]
@@ -180,6 +181,8 @@ async fn a_panic_is_a_500() {
         store: Arc::clone(&fixture.edge.store),
         tenancy: Arc::clone(&fixture.edge.tenancy),
         tokens: Arc::clone(&fixture.edge.tokens),
+        signed: Arc::clone(&fixture.edge.signed),
+        rates: crate::security::rates::Rates::new(0),
         clock: Arc::clone(&fixture.edge.clock),
         admin_token: Secret::new(ADMIN),
         egress: EgressRules::default(),

@@ -7,6 +7,10 @@ mod calls;
 
 use super::{Edge, Readiness, Threads, service};
 use crate::clock::SystemClock;
+use crate::security::chain::Roots;
+use crate::security::egress::EgressClient;
+use crate::security::rates::Rates;
+use crate::security::signed_request::SignedRequests;
 use crate::security::tokens::Tokens;
 use crate::security::url::EgressRules;
 use crate::store::sqlite::{SqliteOptions, SqliteStore};
@@ -152,11 +156,20 @@ impl Fixture {
         let tokens = Tokens::new([("k1".to_owned(), Secret::new("s".repeat(32)))]).unwrap();
         let threads =
             Direct { store: Arc::clone(&store), tenancy: Arc::clone(&tenancy), clock: Arc::clone(&clock) as _ };
+        let signed = SignedRequests::new(
+            Arc::clone(&store),
+            Arc::clone(&tenancy),
+            Arc::clone(&clock) as _,
+            EgressClient::new(egress, &[]).unwrap(),
+            Roots::load(&[]),
+        );
         let edge = Arc::new(Edge {
+            signed: Arc::new(signed),
             threads: Arc::new(threads),
             store,
             tenancy,
             tokens: Arc::new(tokens),
+            rates: Rates::new(0),
             clock: Arc::clone(&clock) as _,
             admin_token: Secret::new(ADMIN),
             egress,

@@ -1,7 +1,7 @@
 //! What can go wrong within the database, and what callers are told of it.
 
 use crate::store::record::RecordError;
-use rusqlite::ErrorCode;
+use rusqlite::{ErrorCode, ffi::SQLITE_IOERR_WRITE};
 use tract_actors::ports::StoreError;
 
 /// Why a step or a query failed.
@@ -34,9 +34,12 @@ impl Fault {
     }
 
     /// Whether a COMMIT that failed like this may yet be found in the file after a crash: what was written before the
-    /// failed sync may have reached the disk.
+    /// failed sync may have reached the disk. When writing itself failed (beyond a quota or the largest size of a file),
+    /// the frame that makes it a commit was not written whole, and is the last one.
     pub(super) fn leaves_commit_unknown(&self) -> bool {
-        matches!(self, Self::Sql(error) if error.sqlite_error_code() == Some(ErrorCode::SystemIoFailure))
+        let Self::Sql(error) = self else { return false };
+        let unwritten = error.sqlite_error().is_some_and(|e| e.extended_code == SQLITE_IOERR_WRITE);
+        error.sqlite_error_code() == Some(ErrorCode::SystemIoFailure) && !unwritten
     }
 
     /// What callers are told; nothing was done.

@@ -17,7 +17,9 @@ use self::{
     batch::Memory,
     checkpoint::Checkpoints,
     fault::Fault,
-    other_steps::{ForgetExpired, KeepEctUserId, MaxPages, Ping, UpdateOutbox, WriteDocuments, WriteUser},
+    other_steps::{
+        ForgetExpired, KeepEctUserId, MaxPages, Ping, RememberRequest, UpdateOutbox, WriteDocuments, WriteUser,
+    },
     reader::Readers,
     thread_step::CommitThread,
     writer::Writer,
@@ -250,6 +252,10 @@ impl Store for SqliteStore {
     async fn kept(&self, key: &[u8; 32], now: Timestamp) -> Result<Option<Kept>, StoreError> {
         let key = *key;
         self.points.ask(move |conn| query::kept(conn, &key, now)).await
+    }
+
+    async fn remember_request(&self, key: [u8; 32], until: Timestamp, now: Timestamp) -> Result<bool, StoreError> {
+        self.writer.ask(RememberRequest { key, until, now }).await
     }
 
     async fn forget_expired(&self, now: Timestamp) -> Result<u64, StoreError> {

@@ -179,11 +179,32 @@ fn advance(batch: &Batch<'_>, endpoint: i64, id: u64, to: u64) -> Result<(), Fau
     Ok(())
 }
 
-/// Forgets some of the answers that have expired; returns how many.
+/// A signed request that must be the first of its kind.
+pub(super) struct RememberRequest {
+    pub(super) key: [u8; 32],
+    pub(super) until: Timestamp,
+    pub(super) now: Timestamp,
+}
+
+impl Step for RememberRequest {
+    type Outcome = bool;
+
+    fn apply(&self, batch: &mut Batch<'_>) -> Result<bool, Fault> {
+        const KNOWN: &str = "SELECT 1 FROM seen_requests WHERE key = ?1 AND until >= ?2";
+        const REMEMBER: &str = "INSERT OR REPLACE INTO seen_requests (key, until) VALUES (?1, ?2)";
+        if batch.sql(KNOWN)?.exists((self.key.as_slice(), self.now.0))? {
+            return Ok(false);
+        }
+        batch.sql(REMEMBER)?.execute((self.key.as_slice(), self.until.0))?;
+        Ok(true)
+    }
+}
+
+/// Forgets some of the answers and signed requests that have expired; returns how many.
 pub(super) struct ForgetExpired(pub(super) Timestamp);
 
 impl ForgetExpired {
-    /// At most so many in one step, so that nobody waits long behind it.
+    /// At most so many of each in one step, so that nobody waits long behind it.
     pub(super) const MOST: u64 = 1000;
 }
 
@@ -193,7 +214,10 @@ impl Step for ForgetExpired {
     fn apply(&self, batch: &mut Batch<'_>) -> Result<u64, Fault> {
         const FORGET: &str =
             "DELETE FROM kept WHERE key IN (SELECT key FROM kept WHERE expires_at <= ?1 ORDER BY expires_at LIMIT ?2)";
-        let gone = batch.sql(FORGET)?.execute((self.0.0, int(Self::MOST)))?;
+        const FORGET_REQUESTS: &str = "DELETE FROM seen_requests WHERE key IN \
+            (SELECT key FROM seen_requests WHERE until < ?1 ORDER BY until LIMIT ?2)";
+        let gone = batch.sql(FORGET)?.execute((self.0.0, int(Self::MOST)))?
+            + batch.sql(FORGET_REQUESTS)?.execute((self.0.0, int(Self::MOST)))?;
         Ok(u64::try_from(gone).unwrap_or(u64::MAX))
     }
 }

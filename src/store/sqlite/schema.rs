@@ -6,7 +6,7 @@ use std::{path::Path, time::Duration};
 
 /// Each step takes the schema from one version to the next; `user_version` counts those that were taken. Released steps
 /// are never edited.
-const STEPS: &[&str] = &[include_str!("schema/0001_first.sql")];
+const STEPS: &[&str] = &[include_str!("schema/0001_first.sql"), include_str!("schema/0002_seen_requests.sql")];
 
 /// `application_id` of our files, "TRCT": so that we never write into somebody else's.
 const APPLICATION: i64 = 0x5452_4354;

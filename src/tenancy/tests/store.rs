@@ -117,6 +117,9 @@ impl Store for FakeStore {
     async fn kept(&self, _: &[u8; 32], _: Timestamp) -> Result<Option<Kept>, StoreError> {
         unimplemented!()
     }
+    async fn remember_request(&self, _: [u8; 32], _: Timestamp, _: Timestamp) -> Result<bool, StoreError> {
+        unimplemented!()
+    }
     async fn forget_expired(&self, _: Timestamp) -> Result<u64, StoreError> {
         unimplemented!()
     }

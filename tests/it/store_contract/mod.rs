@@ -54,6 +54,8 @@ macro_rules! store_contract {
                 users::what_others_tell_of_a_user_is_kept
                 users::an_answer_is_kept_with_its_commit
                 users::an_expired_answer_makes_room
+                users::a_signed_request_is_new_once
+                users::a_signed_request_is_new_once_however_many_ask
                 users::documents_have_one_revision
                 users::a_closed_store_says_so
                 model::any_history_agrees_with_the_model

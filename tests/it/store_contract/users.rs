@@ -103,6 +103,36 @@ pub(crate) async fn an_expired_answer_makes_room(place: &impl Place) {
     assert_eq!(store.forget_expired(NOW.plus(1000)).await, Ok(2));
 }
 
+pub(crate) async fn a_signed_request_is_new_once(place: &impl Place) {
+    let store = place.open().await;
+    let until = NOW.plus(150_000);
+    assert_eq!(store.remember_request([1; 32], until, NOW).await, Ok(true));
+    assert_eq!(store.remember_request([1; 32], until, NOW).await, Ok(false));
+    assert_eq!(store.remember_request([2; 32], NOW.plus(10), NOW).await, Ok(true), "another one");
+    store.close().await;
+    let store = place.open().await;
+    assert_eq!(store.remember_request([1; 32], until, until).await, Ok(false), "through its last moment");
+    assert_eq!(store.forget_expired(NOW.plus(10)).await, Ok(0));
+    assert_eq!(store.forget_expired(NOW.plus(11)).await, Ok(1));
+    assert_eq!(store.remember_request([1; 32], until.plus(99), until.plus(1)).await, Ok(true), "forgotten in time");
+    assert_eq!(store.remember_request([1; 32], until.plus(99), until.plus(2)).await, Ok(false));
+    assert_eq!(store.forget_expired(until.plus(100)).await, Ok(1));
+}
+
+pub(crate) async fn a_signed_request_is_new_once_however_many_ask(place: &impl Place) {
+    let store = place.open().await;
+    let ask = || {
+        let store = Arc::clone(&store);
+        tokio::spawn(async move { store.remember_request([7; 32], NOW.plus(1), NOW).await.unwrap() })
+    };
+    let asked: Vec<_> = (0..64).map(|_| ask()).collect();
+    let mut new = 0;
+    for answer in asked {
+        new += u32::from(answer.await.unwrap());
+    }
+    assert_eq!(new, 1);
+}
+
 pub(crate) async fn documents_have_one_revision(place: &impl Place) {
     let store = place.open().await;
     let document = |kind: &str, id: &str, body: &str| Document { kind: kind.into(), id: id.into(), body: body.into() };

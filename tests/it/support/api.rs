@@ -1,5 +1,6 @@
 //! The public API, as each kind of caller uses it.
 
+use reqwest::header::HeaderMap;
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -11,6 +12,8 @@ const TIMEOUT: Duration = Duration::from_secs(20);
 #[derive(Debug, Clone)]
 pub(crate) struct Reply {
     pub(crate) status: u16,
+    pub(crate) headers: HeaderMap,
+    /// A JSON string when it is not JSON.
     pub(crate) body: Value,
 }
 
@@ -27,6 +30,10 @@ impl Reply {
         assert_eq!((self.status, self.body["code"].as_str()), (status, Some(code)), "{}", self.body);
         self.body
     }
+    /// A header; empty when it is not there.
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+    }
 }
 
 /// A client of the router.
@@ -40,6 +47,9 @@ impl Api {
     pub(crate) fn new(base: impl Into<String>) -> Self {
         Self { http: reqwest::Client::builder().no_proxy().build().unwrap(), base: base.into() }
     }
+    pub(crate) fn base(&self) -> &str {
+        &self.base
+    }
     pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
         self.http.request(method, format!("{}{path}", self.base)).timeout(TIMEOUT)
     }
@@ -49,10 +59,10 @@ impl Api {
     /// None when the router went away before it answered.
     pub(crate) async fn try_send(&self, request: RequestBuilder) -> Option<Reply> {
         let answer = request.send().await.ok()?;
-        let status = answer.status().as_u16();
+        let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
         let bytes = answer.bytes().await.ok()?;
         let body = serde_json::from_slice(&bytes).unwrap_or_else(|_| String::from_utf8_lossy(&bytes).into());
-        Some(Reply { status, body })
+        Some(Reply { status, headers, body })
     }
 
     /// `POST /admin/v1/apply`: what it made.
@@ -84,11 +94,15 @@ impl Token {
     pub(crate) fn at(&self, api: &Api) -> Self {
         Self { api: api.clone(), ..self.clone() }
     }
+    /// A request that carries the token, to be given a body.
+    pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.api.request(method, path).bearer_auth(&self.token)
+    }
     pub(crate) async fn post(&self, path: &str, body: &Value) -> Reply {
-        self.api.send(self.api.request(Method::POST, path).bearer_auth(&self.token).json(body)).await
+        self.api.send(self.request(Method::POST, path).json(body)).await
     }
     pub(crate) async fn get(&self, path: &str) -> Reply {
-        self.api.send(self.api.request(Method::GET, path).bearer_auth(&self.token)).await
+        self.api.send(self.request(Method::GET, path)).await
     }
 
     /// Registers a hook; the secret, if this made it.
@@ -162,11 +176,11 @@ impl Channel {
         Self { api, client: client.to_owned(), token: token.to_owned(), business }
     }
     pub(crate) async fn post(&self, path: &str, body: &Value) -> Reply {
-        self.api.send(self.request(path, body)).await
+        self.api.send(self.request(Method::POST, path).json(body)).await
     }
-    fn request(&self, path: &str, body: &Value) -> RequestBuilder {
-        let request = self.api.request(Method::POST, path).bearer_auth(&self.token).header("client-id", &self.client);
-        request.json(body)
+    /// A request with the client's credentials, to be given a body.
+    pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.api.request(method, path).bearer_auth(&self.token).header("client-id", &self.client)
     }
     /// Creates a user; its handle.
     pub(crate) async fn user(&self, user: &Value) -> String {
@@ -179,11 +193,15 @@ impl Channel {
     }
     /// The message's id, if the router lived to acknowledge it.
     pub(crate) async fn try_say(&self, auth_id: &str, words: &str) -> Option<u64> {
+        let request = self.saying(auth_id, words);
+        let answer = self.api.try_send(request).await.filter(|answer| answer.status == 200)?;
+        answer.body["message_id"].as_u64()
+    }
+    /// The request by which the customer writes.
+    pub(crate) fn saying(&self, auth_id: &str, words: &str) -> RequestBuilder {
         let body = json!({
             "user": {"auth_id": auth_id}, "message_body": words, "message_type": 0, "business_id": self.business,
         });
-        let request = self.request("/v1.0/log_message_from_user/", &body);
-        let answer = self.api.try_send(request).await.filter(|answer| answer.status == 200)?;
-        answer.body["message_id"].as_u64()
+        self.request(Method::POST, "/v1.0/log_message_from_user/").json(&body)
     }
 }

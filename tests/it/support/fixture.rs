@@ -3,18 +3,25 @@
 use super::api::{Api, Channel, Token};
 use super::clock::ManualClock;
 use super::peer::{Answer, Peer, Received};
+use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
+use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tract::app::{self, Running};
-use tract::config::{Settings, StoreSettings};
+use tract::config::{JwtKey, Limits, Settings, StoreSettings};
 use tract::{telemetry, tenancy::Secret};
+use tract_actors::Router;
 use tract_actors::ports::Clock;
 
 /// The client that a fixture declares.
 pub(crate) const CLIENT: &str = "acme";
 /// Its business.
 pub(crate) const BUSINESS: u64 = 343;
+
+/// The name and the secret of the key that a fixture's tokens are signed with.
+pub(crate) const JWT_KEY: (&str, &str) = ("k1", "the key of this test, 32 bytes long at least");
 
 /// How long a condition over the API is waited for. Real time: only a failing test ever takes so long.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -67,8 +74,9 @@ pub(crate) struct Fixture {
     pub(crate) iva: Token,
     pub(crate) admin_token: String,
     running: Running,
+    limits: Limits,
     // Removed last, once nothing is written there any more.
-    _data: tempfile::TempDir,
+    data: tempfile::TempDir,
 }
 
 impl Fixture {
@@ -78,9 +86,14 @@ impl Fixture {
     }
 
     pub(crate) async fn with(tenants: Tenants) -> Self {
+        Self::within(Limits::default(), tenants).await
+    }
+
+    pub(crate) async fn within(limits: Limits, tenants: Tenants) -> Self {
         let data = tempfile::tempdir().unwrap();
         let clock = Arc::new(ManualClock::new());
-        let running = start_router(&data, Arc::clone(&clock) as Arc<dyn Clock>).await;
+        let running =
+            start_router_with(&data, Arc::clone(&clock) as Arc<dyn Clock>, |s| s.limits = limits.clone()).await;
         let api = Api::new(format!("http://{}", running.addr()));
         let admin_token = running.admin_token().expose().to_owned();
 
@@ -119,13 +132,64 @@ impl Fixture {
             iva,
             admin_token,
             running,
-            _data: data,
+            limits,
+            data,
         }
+    }
+
+    /// Stops the router, lets so much time pass without one, and starts it anew on the same directory.
+    pub(crate) async fn restarted_after(self, ms: u64) -> Self {
+        self.running.stop().await.expect("the router stops in order");
+        self.clock.advance(ms);
+        let running = start_router_with(&self.data, Arc::clone(&self.clock) as Arc<dyn Clock>, |s| {
+            s.limits = self.limits.clone()
+        })
+        .await;
+        let api = Api::new(format!("http://{}", running.addr()));
+        Self {
+            channel: self.channel.at(&api),
+            sprinkle: self.sprinkle.at(&api),
+            helper: self.helper.at(&api),
+            iva: self.iva.at(&api),
+            api,
+            running,
+            ..self
+        }
+    }
+
+    /// The handle to the router's conversations.
+    pub(crate) fn threads(&self) -> &Router {
+        self.running.router()
+    }
+
+    /// Where the router listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.running.addr()
+    }
+
+    /// Where the store is.
+    pub(crate) fn directory(&self) -> &Path {
+        self.data.path()
+    }
+
+    /// A request of the operator's.
+    pub(crate) fn operator(&self, method: Method, path: &str) -> RequestBuilder {
+        self.api.request(method, path).bearer_auth(&self.admin_token)
+    }
+
+    /// Declares more tenants; what that made.
+    pub(crate) async fn apply(&self, declaration: &Value) -> Vec<Value> {
+        self.api.apply(&self.admin_token, declaration).await
     }
 
     /// Another receiver's token, as the operator gives it out.
     pub(crate) async fn operator_token(&self, receiver: &str) -> Token {
-        self.api.token(&self.admin_token, CLIENT, receiver).await
+        self.token_for(CLIENT, receiver).await
+    }
+
+    /// A token of a receiver of another client's.
+    pub(crate) async fn token_for(&self, client: &str, receiver: &str) -> Token {
+        self.api.token(&self.admin_token, client, receiver).await
     }
 
     /// A new customer: `auth_id` and `user_id` are told apart everywhere, so they differ.
@@ -183,16 +247,26 @@ pub(crate) fn hand_off_to(receiver: &str) -> Answer {
     Answer::ok(json!({"response": [], "callback_ops": {"tract_atc": {"receiver": receiver}}}))
 }
 
+/// The operator's token of every router that is started in a process.
+pub(crate) const ADMIN_TOKEN: &str = "the-operator-of-this-test";
+
 /// The one place that knows how the router is started in a process.
-async fn start_router(data: &tempfile::TempDir, clock: Arc<dyn Clock>) -> Running {
+pub(crate) async fn start_router_with(
+    data: &tempfile::TempDir,
+    clock: Arc<dyn Clock>,
+    adjust: impl FnOnce(&mut Settings),
+) -> Running {
     let mut settings = Settings {
         listen: ([127, 0, 0, 1], 0).into(),
         store: StoreSettings::Embedded { path: data.path().to_owned(), partitions: 16 },
         ..Settings::default()
     };
-    settings.security.admin_token = Some(Secret::new("the-operator-of-this-test"));
+    settings.security.admin_token = Some(Secret::new(ADMIN_TOKEN));
+    let (kid, secret) = JWT_KEY;
+    settings.security.jwt_keys = vec![JwtKey { kid: kid.to_owned(), secret: Secret::new(secret) }];
     settings.egress.rules.allow_private = true;
     settings.egress.rules.allow_http = true;
+    adjust(&mut settings);
     // Several routers share this process, so none of them collects its metrics.
     let metrics = telemetry::detached().expect("metrics are set up");
     app::start(settings, clock, metrics).await.expect("the router starts")

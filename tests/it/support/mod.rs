@@ -11,6 +11,7 @@ mod peer;
 mod process;
 
 pub(crate) use api::{Api, Channel, Reply, Token};
-pub(crate) use fixture::{BUSINESS, CLIENT, Fixture, Tenants, hand_off_to};
+pub(crate) use clock::ManualClock;
+pub(crate) use fixture::{ADMIN_TOKEN, BUSINESS, CLIENT, Fixture, JWT_KEY, Tenants, hand_off_to, start_router_with};
 pub(crate) use peer::{Answer, Peer, Received};
 pub(crate) use process::Process;

@@ -18,13 +18,33 @@ pub(crate) struct Process {
 impl Process {
     /// Starts it and waits until it is ready.
     pub(crate) async fn start(data: &Path) -> Self {
-        let mut process = Self::spawn(data);
+        Self::start_with(data, |_| ()).await
+    }
+
+    /// Starts it with settings of the test's own, and waits until it is ready.
+    pub(crate) async fn start_with(data: &Path, set: impl FnOnce(&mut Command)) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tract"));
+        Self::spawn_with(command.stderr(Stdio::inherit()), data, set).ready().await
+    }
+
+    /// Starts it by this command line, which is to put itself in the place of the one that follows it, and waits until it
+    /// is ready. Its log goes nowhere: whatever it writes there fails.
+    pub(crate) async fn start_by(launcher: &[&str], data: &Path) -> Self {
+        let (program, arguments) = launcher.split_first().expect("a launcher is a command");
+        let mut command = Command::new(program);
+        command.args(arguments).arg(env!("CARGO_BIN_EXE_tract"));
+        let full = std::fs::File::options().write(true).open("/dev/full").expect("there is /dev/full");
+        Self::spawn_with(command.stderr(full), data, |_| ()).ready().await
+    }
+
+    async fn ready(mut self) -> Self {
+        let process = &mut self;
         let api = Api::new(process.base.clone());
         let deadline = Instant::now() + PATIENCE;
         loop {
             let ready = api.request(reqwest::Method::GET, "/readyz").send().await;
             if ready.is_ok_and(|answer| answer.status().is_success()) {
-                return process;
+                return self;
             }
             if let Ok(Some(status)) = process.child.try_wait() {
                 panic!("`tract serve` ended: {status}");
@@ -36,9 +56,14 @@ impl Process {
 
     /// Starts it and does not wait.
     pub(crate) fn spawn(data: &Path) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tract"));
+        Self::spawn_with(command.stderr(Stdio::inherit()), data, |_| ())
+    }
+
+    fn spawn_with(command: &mut Command, data: &Path, set: impl FnOnce(&mut Command)) -> Self {
         let admin_token = "the-operator-of-this-test";
         let address = free_address();
-        let child = Command::new(env!("CARGO_BIN_EXE_tract"))
+        command
             .args(["serve", "--listen", &address])
             .current_dir(data)
             .env("TRACT_STORE__PATH", data.join("store"))
@@ -48,11 +73,15 @@ impl Process {
             // What happens at a crash is said by the tests; the log would only bury it.
             .env("RUST_LOG", "error")
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::inherit())
-            .spawn()
-            .expect("the binary starts");
+            .stdout(Stdio::null());
+        set(command);
+        let child = command.spawn().expect("the binary starts");
         Self { child, base: format!("http://{address}"), admin_token }
+    }
+
+    /// Its id, to look at it from the outside.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     pub(crate) fn api(&self) -> Api {
@@ -63,6 +92,12 @@ impl Process {
     pub(crate) fn kill(mut self) {
         self.child.kill().expect("the process can be killed");
         self.child.wait().expect("the process ends");
+    }
+
+    /// SIGTERM.
+    pub(crate) fn terminate(&self) {
+        let told = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
+        assert!(told.is_ok_and(|status| status.success()), "the process can be signalled");
     }
 
     /// Waits for it to end by itself.

@@ -15,7 +15,7 @@ const DETAILS_MS: u64 = 3 * 60 * 60 * 1000;
 const NAME: usize = 64;
 
 pub(crate) fn answered(mut change: Change<'_>, turn: Turn, answer: &IvaAnswer) -> Transition {
-    if !is_current(&change, turn) {
+    if !change.thread.awaits(turn, change.ctx.policy) {
         note(&mut change, IvaNote::LateAnswer, None);
         return change.done(Reply::Done);
     }
@@ -45,7 +45,7 @@ pub(crate) fn answered(mut change: Change<'_>, turn: Turn, answer: &IvaAnswer) -
 }
 
 pub(crate) fn broke(mut change: Change<'_>, turn: Turn, reason: &str) -> Transition {
-    if is_current(&change, turn) && change.state() == State::Bot {
+    if change.thread.awaits(turn, change.ctx.policy) && change.state() == State::Bot {
         note(&mut change, IvaNote::BotBreak, Some(reason.to_owned()));
         if !(change.ctx.policy.human_assistance && to_agent(&mut change, None, Cause::BotBreak, None, None)) {
             apologise(&mut change);
@@ -65,11 +65,4 @@ fn hand_off(change: &mut Change<'_>, iva: &ReceiverId, wanted: &str) {
         note(change, IvaNote::NoReceiver, None);
         apologise(change);
     }
-}
-
-/// A turn belongs to the conversation and epoch of its message.
-fn is_current(change: &Change<'_>, turn: Turn) -> bool {
-    change.active_kind() == Some(ReceiverKind::Iva)
-        && change.thread.conversation == turn.conversation
-        && change.epoch() == turn.epoch
 }
