@@ -3,14 +3,20 @@
 //! The fuzz targets are these functions, and so is the bounded run over the same corpus in the normal tests
 //! (`tests/it/fuzz_corpus.rs`). Each panics when its promise is broken.
 
+pub(crate) mod signed;
+
 use serde_json::Value;
+use signed::{FQDN, NOW};
 use std::str;
 use std::sync::LazyLock;
+use tract::http::signed::{ClientListRequest, SignedTokenRequest};
 use tract::http::{channel, control, decode, hooks, integration, messages, users};
 use tract::reading::Source;
+use tract::security::chain::{Chain, ChainFault, Roots};
+use tract::security::chain_url;
 use tract::security::tokens::Tokens;
 use tract::security::url::{EgressRules, MAX_URL, check_url};
-use tract::tenancy::{Declaration, Secret, certificate};
+use tract::tenancy::{Declaration, Secret, certificate, host::host_name};
 use tract::{hsl, reading::Fault};
 use tract_domain::Timestamp;
 
@@ -20,8 +26,10 @@ pub(crate) type Target = (&'static str, fn(&[u8]));
 /// All of them.
 pub(crate) const ALL: &[Target] = &[
     ("certificate", certificate),
+    ("certificate_chain", certificate_chain),
     ("hsl", hsl),
     ("request_body", request_body),
+    ("signed_request", signed_request),
     ("tenants_file", tenants_file),
     ("token", token),
     ("url", url),
@@ -51,7 +59,6 @@ pub(crate) fn token(bytes: &[u8]) {
         let keys = [("k1", "k"), ("k2", "l")].map(|(kid, c)| (kid.to_owned(), Secret::new(c.repeat(32))));
         Tokens::new(keys).expect("the keys are long enough")
     });
-    const NOW: Timestamp = Timestamp(1_790_000_000_500);
     let Ok(text) = str::from_utf8(bytes) else { return };
     let taken = TOKENS.verify(text, NOW).is_ok();
     assert_eq!(taken, text == VALID, "nobody else's token is taken");
@@ -86,6 +93,49 @@ pub(crate) fn certificate(bytes: &[u8]) {
     if let Ok(parsed) = certificate::parse(text) {
         assert_eq!(certificate::parse(&parsed.pem), Ok(parsed), "it is kept as it was read");
     }
+}
+
+/// A chain of certificates: only the leaf that our root's authority issued is believed, for its own name and in its own time.
+pub(crate) fn certificate_chain(bytes: &[u8]) {
+    const GOOD: &[u8] = include_bytes!("corpus/certificate_chain/good");
+    static ROOTS: LazyLock<Roots> = LazyLock::new(|| Roots::load(&[include_bytes!("certificates/root.pem").to_vec()]));
+    static TRUE: LazyLock<Chain> = LazyLock::new(|| Chain::read(GOOD).expect("the good chain"));
+    match Chain::read(bytes) {
+        Err(fault) => assert_eq!(fault, ChainFault::NotPem),
+        Ok(chain) => {
+            let judged = ROOTS.judge(&chain, FQDN, NOW);
+            if judged.is_ok() {
+                assert_eq!(chain.leaf(), TRUE.leaf(), "only what was issued is believed");
+            }
+            assert!(bytes != GOOD || judged.is_ok(), "what was issued is believed: {judged:?}");
+            let later = Timestamp(chain.leaf().not_after.0.saturating_add(1000));
+            assert_eq!(ROOTS.judge(&chain, FQDN, later), Err(ChainFault::Expired));
+            for other in ["", "sprinkle.example", "x.chat.sprinkle.example", "evil.example"] {
+                assert!(ROOTS.judge(&chain, other, NOW).is_err(), "nobody speaks for {other:?}");
+            }
+        }
+    }
+}
+
+/// A signed request: only what was signed is taken, and a certificate's place is the chat tool's own.
+pub(crate) fn signed_request(bytes: &[u8]) {
+    let Some((headers, body)) = signed::read(bytes) else { return };
+    let read = [decode::json::<SignedTokenRequest>(body).err(), decode::json::<ClientListRequest>(body).err()];
+    for problem in read.into_iter().flatten() {
+        assert!(problem.status().is_client_error(), "{}", problem.code());
+    }
+    let (fqdn, _) = signed::fields(body);
+    if let (Some(text), Ok(fqdn)) = (headers.chain_url, host_name(&fqdn))
+        && let Ok(url) = chain_url::judge(text, &fqdn)
+    {
+        assert_eq!((url.scheme(), url.port()), ("https", None));
+        assert!(url.username().is_empty() && url.password().is_none());
+        let host = url.host_str().unwrap_or_default();
+        assert!(host == fqdn || host.ends_with(&format!(".{fqdn}")), "{host} is not below {fqdn}");
+        assert!(url.path().starts_with("/ect.api/") && !url.path().split('/').any(|part| part == ".."), "{url}");
+    }
+    let verdict = signed::judged(headers, body);
+    assert!(!signed::TRUE.contains(&bytes) || verdict == Some(Ok(())), "a true one is taken: {verdict:?}");
 }
 
 /// A URL to call: what is taken is https to a host, without credentials.

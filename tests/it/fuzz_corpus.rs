@@ -4,7 +4,7 @@ use crate::mutation::{Random, mutated};
 use std::path::Path;
 
 #[path = "../../fuzz/targets.rs"]
-mod targets;
+pub(crate) mod targets;
 
 /// Mutations of a corpus in one run, unless `TRACT_FUZZ_RUNS` says otherwise.
 const RUNS: usize = 20_000;

@@ -1,5 +1,6 @@
 //! Signed requests (section 3), as chat tools make them.
 
+mod forged;
 mod scene;
 
 use crate::support::ADMIN_TOKEN;
