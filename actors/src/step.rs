@@ -30,6 +30,13 @@ pub(crate) struct Loaded {
     deadline: Option<Timestamp>,
 }
 
+impl Loaded {
+    /// A step that leaves the thread as it is: for a commit that only moves its timer or settles a turn.
+    fn unchanged(&self) -> Transition {
+        Transition { thread: Thread::clone(&self.thread), entries: Vec::new(), effects: Vec::new(), reply: Reply::Done }
+    }
+}
+
 /// Why a try did not end in an answer.
 enum Fault {
     /// Somebody else committed: load, decide again.
@@ -175,13 +182,7 @@ impl Try<'_> {
                     Job::EndTurn { delivery, .. } => Some((delivery.endpoint.clone(), delivery.id)),
                     _ => None,
                 };
-                let unchanged = Transition {
-                    thread: Thread::clone(&loaded.thread),
-                    entries: Vec::new(),
-                    effects: Vec::new(),
-                    reply: Reply::Done,
-                };
-                let mut commit = self.step(loaded, unchanged, now);
+                let mut commit = self.step(loaded, loaded.unchanged(), now);
                 commit.settles = settles;
                 commit.deadline = DeadlineChange::Set(None);
                 self.write(loaded, commit, Reply::Done).await
@@ -194,12 +195,7 @@ impl Try<'_> {
         if loaded.deadline.is_none_or(|at| at > ctx.now) {
             return Ok(Answer { reply: Reply::Done, message_ids: Vec::new(), at: ctx.now, replayed: false });
         }
-        let unchanged = Transition {
-            thread: Thread::clone(&loaded.thread),
-            entries: Vec::new(),
-            effects: Vec::new(),
-            reply: Reply::Done,
-        };
+        let unchanged = loaded.unchanged();
         self.commit(loaded, unchanged, ctx, Extra::default()).await
     }
 
