@@ -8,8 +8,10 @@ use super::address::is_public;
 use super::resolver::{GuardedResolver, Lookup, SystemLookup};
 pub use super::url::{EgressRules, MAX_URL, UrlFault, check_url};
 use bytes::Bytes;
-use reqwest::header::{HeaderMap, RETRY_AFTER};
+use reqwest::Version;
+use reqwest::header::{CONTENT_LENGTH, HeaderMap, RETRY_AFTER, TRANSFER_ENCODING};
 use std::error::Error;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -179,13 +181,32 @@ async fn read(response: &mut reqwest::Response, most: usize) -> Option<Bytes> {
         return None;
     }
     let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.ok()? {
-        if body.len() + chunk.len() > most {
-            return None;
+    loop {
+        match response.chunk().await {
+            Ok(Some(chunk)) if body.len() + chunk.len() > most => return None,
+            Ok(Some(chunk)) => body.extend_from_slice(&chunk),
+            Ok(None) => break,
+            Err(error) if ends_with_connection(response) && is_end(&error) => break,
+            Err(_) => return None,
         }
-        body.extend_from_slice(&chunk);
     }
     Some(body.into())
+}
+
+/// Whether the body goes on until the connection is closed, with no length to tell its end by.
+fn ends_with_connection(response: &reqwest::Response) -> bool {
+    let headers = response.headers();
+    response.version() <= Version::HTTP_11
+        && !headers.contains_key(CONTENT_LENGTH)
+        && !headers.contains_key(TRANSFER_ENCODING)
+}
+
+/// Whether the connection was closed without TLS's own farewell, which small servers (Python's among them) leave out.
+/// Who is between could cut such a body short; but a chain or JSON that is cut short is none.
+fn is_end(error: &reqwest::Error) -> bool {
+    let causes = std::iter::successors(error.source(), |&cause| cause.source());
+    let mut ends = causes.filter_map(|cause| cause.downcast_ref::<io::Error>());
+    ends.any(|cause| cause.kind() == io::ErrorKind::UnexpectedEof)
 }
 
 fn literal(url: &Url) -> Option<IpAddr> {

@@ -207,11 +207,15 @@ async fn chains_are_fetched_and_judged() {
         ("missing", Page::Is(404, good.clone()), "certificate_unavailable"),
         ("moved", Page::Is(302, good.clone()), "certificate_unavailable"),
         ("slow", Page::Never, "certificate_unavailable"),
+        ("short", Page::Short(good.clone()), "certificate_unavailable"),
+        ("half", Page::Unmeasured(good[..good.len() / 2].to_owned()), "certificate_untrusted"),
     ] {
         let url = host.serve(&format!("/ect.api/{path}.pem"), page);
         let reply = scene.signed(ISSUE, &scene.body(FQDN), &signer, (CHAIN, &url)).await;
         assert_eq!((reply.status, reply.body["code"].as_str()), (400, Some(code)), "{path}: {}", reply.body);
     }
+    let url = host.serve("/ect.api/unmeasured.pem", Page::Unmeasured(good.clone()));
+    scene.signed(ISSUE, &scene.body(FQDN), &signer, (CHAIN, &url)).await.ok();
     let url = host.serve("/ect.api/good.pem", pem(good));
     scene.signed(ISSUE, &scene.body(FQDN), &signer, (CHAIN, &url)).await.ok();
     scene.signed(LIST, &scene.body(FQDN), &signer, (CHAIN, &url)).await.ok();

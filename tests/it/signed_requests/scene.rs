@@ -116,11 +116,16 @@ impl Authority {
 #[derive(Clone)]
 pub(super) enum Page {
     Is(u16, String),
+    /// Its end is where the connection ends, without a farewell: as small servers do.
+    Unmeasured(String),
+    /// A byte less than it says.
+    Short(String),
     Never,
 }
 
 /// A tool's host: HTTPS, as its authority certifies.
 pub(super) struct Host {
+    name: &'static str,
     pub(super) address: SocketAddr,
     hits: Arc<AtomicUsize>,
     pages: Arc<Mutex<HashMap<String, Page>>>,
@@ -129,9 +134,14 @@ pub(super) struct Host {
 
 impl Host {
     pub(super) async fn start(authority: &Authority) -> Self {
+        Self::of(FQDN, authority).await
+    }
+
+    /// The host of this name.
+    pub(super) async fn of(name: &'static str, authority: &Authority) -> Self {
         use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
         let key = KeyPair::generate().unwrap();
-        let chain = authority.chain(&key, FQDN, Validity::Now);
+        let chain = authority.chain(&key, name, Validity::Now);
         let chain = CertificateDer::pem_slice_iter(chain.as_bytes()).map(Result::unwrap).collect();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let config = rustls::ServerConfig::builder_with_provider(provider)
@@ -162,25 +172,31 @@ impl Host {
                     let text = String::from_utf8_lossy(&request).into_owned();
                     let path = text.split(' ').nth(1).unwrap_or_default();
                     let page = known.lock().unwrap().get(path).cloned();
-                    let (status, body) = match page.unwrap_or(Page::Is(404, String::new())) {
-                        Page::Is(status, body) => (status, body),
+                    let (status, body, more) = match page.unwrap_or(Page::Is(404, String::new())) {
+                        Page::Is(status, body) => (status, body, 0),
+                        Page::Short(body) => (200, body, 1),
+                        Page::Unmeasured(body) => {
+                            let _ = stream.write_all(("HTTP/1.0 200 x\r\n\r\n".to_owned() + &body).as_bytes()).await;
+                            let _ = stream.flush().await;
+                            return;
+                        }
                         Page::Never => return std::future::pending().await,
                     };
                     let head = format!(
                         "HTTP/1.1 {status} x\r\nlocation: /ect.api/good.pem\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
-                        body.len()
+                        body.len() + more
                     );
                     let _ = stream.write_all((head + &body).as_bytes()).await;
                     let _ = stream.shutdown().await;
                 });
             }
         });
-        Self { address, hits, pages, server }
+        Self { name, address, hits, pages, server }
     }
     /// Serves a page, and says where.
     pub(super) fn serve(&self, path: &str, page: Page) -> String {
         self.pages.lock().unwrap().insert(path.to_owned(), page);
-        format!("https://{FQDN}{path}")
+        format!("https://{}{path}", self.name)
     }
     /// How often somebody connected.
     pub(super) fn hits(&self) -> usize {
@@ -298,5 +314,5 @@ pub(super) fn trust(egress: &mut EgressSettings, authority: &Authority, host: &H
     let root = tempfile::Builder::new().suffix(".pem").tempfile().unwrap();
     std::fs::write(root.path(), &authority.root).unwrap();
     egress.extra_roots.push(root.into_temp_path().keep().unwrap());
-    egress.routes.push((FQDN.to_owned(), host.address));
+    egress.routes.push((host.name.to_owned(), host.address));
 }
