@@ -44,9 +44,8 @@ impl FromRequestParts<Arc<Edge>> for Caller {
             None => return Err(Problem::unauthorized("token_missing", "send Authorization: Bearer <token>")),
         };
         let claims = edge.tokens.verify(token, edge.now())?;
-        if let Some(named) = parts.headers.get(CLIENT_ID)
-            && named.as_bytes() != claims.client_id.as_str().as_bytes()
-        {
+        let mut named = parts.headers.get_all(CLIENT_ID).iter();
+        if named.any(|name| name.as_bytes() != claims.client_id.as_str().as_bytes()) {
             let text = "the client-id header names another client than the token";
             return Err(Problem::unauthorized("client_mismatch", text));
         }
@@ -113,8 +112,9 @@ fn client_of(edge: &Edge, headers: &HeaderMap, token: Option<&str>) -> Result<Cl
     // One answer for every fault: it must not tell which clients there are.
     let refused = || Problem::unauthorized("authorization_invalid", "invalid authorization details");
     let token = token.ok_or_else(refused)?;
-    let named = headers.get(CLIENT_ID).and_then(|v| v.to_str().ok()).ok_or_else(refused)?;
-    let client = ClientId::new(named).map_err(|_| refused())?;
+    let mut named = headers.get_all(CLIENT_ID).iter();
+    let (Some(name), None) = (named.next(), named.next()) else { return Err(refused()) };
+    let client = name.to_str().ok().and_then(|name| ClientId::new(name).ok()).ok_or_else(refused)?;
     let directory = edge.tenancy.directory();
     let enabled = directory.client(&client).is_some_and(|c| c.enabled);
     if !enabled || !directory.api_token_matches(&client, token) {

@@ -145,6 +145,8 @@ async fn tokens_that_are_not_good() {
             case(&format!("client-id {client:?}"), &headers, "client_mismatch", "client-id");
         }
     }
+    let two = [bearer(&good), vec![("client-id", CLIENT.into()), ("client-id", OTHER.into())]].concat();
+    case("two client-ids", &two, "client_mismatch", "client-id");
     stage.check(cases).await;
 }
 
@@ -216,6 +218,9 @@ async fn a_channel_side_with_bad_credentials() {
         if path.starts_with("/v1.0/") {
             case("without Bearer", Some(bare), Some(CLIENT));
         }
+        let two = stage.nobody(Method::POST, path).json(&body).header("authorization", &own);
+        let two = two.header("client-id", CLIENT).header("client-id", OTHER);
+        cases.push(two.refused("two clients", 401, "authorization_invalid", "invalid authorization details"));
     }
     stage.check(cases).await;
 }
