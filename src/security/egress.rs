@@ -5,6 +5,7 @@
 //! address never reaches a resolver; it is judged just before sending.
 
 use super::address::is_public;
+use super::lookups::FairLookups;
 use super::resolver::{GuardedResolver, Lookup, SystemLookup};
 pub use super::url::{EgressRules, MAX_URL, UrlFault, check_url};
 use bytes::Bytes;
@@ -79,7 +80,7 @@ pub struct EgressClient {
 impl EgressClient {
     /// A client with these rules that trusts the system's roots and these PEM bundles.
     pub fn new(rules: EgressRules, extra_roots: &[Vec<u8>]) -> Result<Self, EgressFault> {
-        Self::made(rules, extra_roots, Arc::new(SystemLookup::default()), &[])
+        Self::made(rules, extra_roots, Arc::new(SystemLookup), &[])
     }
 
     /// As [`Self::new`], with the places of some host names, ports included: tests have no name server, nor port 443. The
@@ -90,7 +91,7 @@ impl EgressClient {
         extra_roots: &[Vec<u8>],
         routes: &[(String, SocketAddr)],
     ) -> Result<Self, EgressFault> {
-        Self::made(rules, extra_roots, Arc::new(SystemLookup::default()), routes)
+        Self::made(rules, extra_roots, Arc::new(SystemLookup), routes)
     }
 
     /// As [`Self::new`], with another resolver, for tests of what resolvers can answer.
@@ -125,7 +126,11 @@ impl EgressClient {
             .https_only(!rules.allow_http)
             .pool_idle_timeout(KEEP_IDLE)
             .tls_certs_merge(roots)
-            .dns_resolver(GuardedResolver::new(rules, lookup, routes.iter().cloned().collect()))
+            .dns_resolver(GuardedResolver::new(
+                rules,
+                Arc::new(FairLookups::new(lookup)),
+                routes.iter().cloned().collect(),
+            ))
             .build()
             .map_err(|e| EgressFault::Tls(chain(&e)))?;
         Ok(Self { http, rules })

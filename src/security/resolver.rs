@@ -10,11 +10,6 @@ use std::collections::HashMap;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
-use tokio::sync::Semaphore;
-
-/// Lookups that may be under way at once: each holds a thread of the runtime's blocking pool until the system's
-/// resolver gives up, and the store needs that pool too.
-const LOOKUPS: usize = 64;
 
 /// Finds the addresses of a name. They are not trusted.
 #[async_trait]
@@ -24,25 +19,14 @@ pub trait Lookup: Send + Sync + 'static {
 }
 
 /// The system's resolver.
-#[derive(Debug)]
-pub struct SystemLookup(Arc<Semaphore>);
-
-impl Default for SystemLookup {
-    fn default() -> Self {
-        Self(Arc::new(Semaphore::new(LOOKUPS)))
-    }
-}
+#[derive(Debug, Clone, Copy)]
+pub struct SystemLookup;
 
 #[async_trait]
 impl Lookup for SystemLookup {
     async fn lookup(&self, name: &str) -> io::Result<Vec<SocketAddr>> {
-        let permit = Arc::clone(&self.0).acquire_owned().await.map_err(io::Error::other)?;
         let name = name.to_owned();
-        let looked_up = tokio::task::spawn_blocking(move || {
-            let found = (name.as_str(), 0).to_socket_addrs().map(Vec::from_iter);
-            drop(permit);
-            found
-        });
+        let looked_up = tokio::task::spawn_blocking(move || (name.as_str(), 0).to_socket_addrs().map(Vec::from_iter));
         looked_up.await.map_err(io::Error::other)?
     }
 }

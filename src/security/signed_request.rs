@@ -3,6 +3,7 @@
 use super::chain::{Chain, ChainFault, MAX_CHAIN, Roots};
 use super::chain_url::{self, ChainUrlFault};
 use super::egress::EgressClient;
+use super::shares::Shares;
 use super::signature::{Hash, PublicKey};
 use super::x509::{Facts, KeyFault};
 use crate::tenancy::{Ect, Tenancy, certificate, host::host_name};
@@ -12,7 +13,6 @@ use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::Semaphore;
 use tract_actors::ports::{Clock, Store, StoreError};
 use tract_domain::{ClientId, ReceiverId, Timestamp};
 
@@ -28,6 +28,8 @@ const RETRY_MS: u64 = 60_000;
 const KEPT_CHAINS: usize = 256;
 /// Chains that are fetched at once: whoever asks for them has not shown who they are.
 const FETCHES: usize = 32;
+/// Of these, for one FQDN: a slow host holds up its own chat tool only.
+const FETCHES_OF_FQDN: usize = 4;
 /// The longest signature, in base64: that of the largest RSA key.
 const MAX_SIGNATURE: usize = 2048;
 
@@ -174,7 +176,7 @@ pub struct SignedRequests {
     http: EgressClient,
     roots: Roots,
     chains: Mutex<HashMap<String, KeptChain>>,
-    fetches: Semaphore,
+    fetches: Shares,
 }
 
 impl std::fmt::Debug for SignedRequests {
@@ -192,7 +194,7 @@ impl SignedRequests {
         http: EgressClient,
         roots: Roots,
     ) -> Self {
-        let (chains, fetches) = (Mutex::default(), Semaphore::new(FETCHES));
+        let (chains, fetches) = (Mutex::default(), Shares::new(FETCHES, FETCHES_OF_FQDN));
         Self { store, tenancy, clock, http, roots, chains, fetches }
     }
 
@@ -245,7 +247,7 @@ impl SignedRequests {
                     self.roots.judge(chain, &fqdn, now)?;
                     check(&ect, chain.leaf().key.as_ref().map_err(|fault| *fault)?)
                 };
-                self.with_chain(url.as_str(), now, judge).await?;
+                self.with_chain(url.as_str(), &fqdn, now, judge).await?;
                 ect
             }
         };
@@ -286,6 +288,7 @@ impl SignedRequests {
     async fn with_chain(
         &self,
         url: &str,
+        fqdn: &str,
         now: Timestamp,
         judge: impl Fn(&Chain) -> Result<(), SignedFault>,
     ) -> Result<(), SignedFault> {
@@ -296,7 +299,7 @@ impl SignedRequests {
                 Err(_) => {}
             }
         }
-        let chain = tokio::time::timeout(FETCH_TIME, self.fetch(url))
+        let chain = tokio::time::timeout(FETCH_TIME, self.fetch(url, fqdn))
             .await
             .map_err(|_| SignedFault::Unavailable("timed out".to_owned()))??;
         judge(&chain)?;
@@ -304,8 +307,8 @@ impl SignedRequests {
         Ok(())
     }
 
-    async fn fetch(&self, url: &str) -> Result<Chain, SignedFault> {
-        let _turn = self.fetches.acquire().await.map_err(|e| SignedFault::Unavailable(e.to_string()))?;
+    async fn fetch(&self, url: &str, fqdn: &str) -> Result<Chain, SignedFault> {
+        let _turn = self.fetches.turn(fqdn).await;
         let answer = self.http.get(url, FETCH_TIME, MAX_CHAIN).await;
         let answer = answer.map_err(|fault| SignedFault::Unavailable(fault.to_string()))?;
         if answer.status != 200 {

@@ -4,6 +4,7 @@ mod forged;
 mod scene;
 
 use crate::support::ADMIN_TOKEN;
+use futures_util::future::Either;
 use reqwest::Method;
 use scene::{Authority, FQDN, Host, ISSUE, LIST, Page, Scene, Signer, Validity, trust};
 use serde_json::{Value, json};
@@ -221,6 +222,36 @@ async fn chains_are_fetched_and_judged() {
     scene.signed(LIST, &scene.body(FQDN), &signer, (CHAIN, &url)).await.ok();
     let stranger = Signer::new("EC:P-256");
     scene.signed(ISSUE, &scene.body(FQDN), &stranger, (CHAIN, &url)).await.refused(400, "signature_invalid");
+    scene.stop().await;
+}
+
+#[tokio::test]
+async fn a_host_that_never_answers_holds_up_no_other() {
+    let authority = Authority::new("ours");
+    let (host, silent) = (Host::start(&authority).await, Host::of("modern.example", &authority).await);
+    let scene = Scene::with(|egress| {
+        trust(egress, &authority, &host);
+        trust(egress, &authority, &silent);
+    })
+    .await;
+    let signer = Signer::new("EC:P-256");
+    let waiting = futures_util::future::join_all((0..100).map(async |n| {
+        let url = silent.serve(&format!("/ect.api/{n}.pem"), Page::Never);
+        scene.signed(ISSUE, &scene.body("modern.example"), &signer, (CHAIN, &url)).await
+    }));
+    let other = Box::pin(async {
+        while silent.hits() < 4 {
+            tokio::task::yield_now().await;
+        }
+        let url = host.serve("/ect.api/x.pem", Page::Is(200, authority.chain(&signer.pair, FQDN, Validity::Now)));
+        scene.signed(ISSUE, &scene.body(FQDN), &signer, (CHAIN, &url)).await.ok();
+        assert_eq!(silent.hits(), 4);
+    });
+    // Those that wait are refused in the end, but the other need not wait for that.
+    match futures_util::future::select(other, Box::pin(waiting)).await {
+        Either::Left(_) => {}
+        Either::Right((_, other)) => other.await,
+    }
     scene.stop().await;
 }
 
