@@ -83,6 +83,12 @@ pub(crate) async fn run(
     let attempt = Try { world, timers, user_id, job, stage };
     for _ in 0..TRIES {
         let mut current = match loaded.take() {
+            Some(loaded) if attempt.is_foreign(&loaded) => {
+                // From memory the refusal would come sooner than for a thread that there is not: the store is asked for
+                // that one each time.
+                let looked_for = attempt.load().await.and(Err(Failure::UnknownUser));
+                return (Some(loaded), looked_for);
+            }
             Some(loaded) => loaded,
             None => match attempt.load().await {
                 Ok(loaded) => loaded,
@@ -121,10 +127,13 @@ impl Try<'_> {
         })
     }
 
+    /// Whether it is asked for by another client than its own.
+    fn is_foreign(&self, loaded: &Loaded) -> bool {
+        matches!(self.job, Job::Ask { client, .. } if *client != loaded.key.client)
+    }
+
     async fn decide(&self, loaded: &mut Loaded) -> Result<Answer, Fault> {
-        if let Job::Ask { client, .. } = self.job
-            && *client != loaded.key.client
-        {
+        if self.is_foreign(loaded) {
             return Err(Failure::UnknownUser.into());
         }
         if let Some(answer) = self.kept().await? {
