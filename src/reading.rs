@@ -308,6 +308,12 @@ impl<'a> Fields<'a> {
         }
         number
     }
+    /// As [`Self::integer`], or a decimal string: so integers may come over HTTP.
+    pub fn integer_or_decimal(&self, key: &'static str, bounds: RangeInclusive<u64>) -> Option<u64> {
+        let digits = self.get(key)?.as_str().filter(|text| text.bytes().all(|c| c.is_ascii_digit()));
+        let decimal = digits.and_then(|text| text.parse().ok());
+        decimal.filter(|number| bounds.contains(number)).or_else(|| self.integer(key, bounds))
+    }
     /// A duration, in milliseconds: a text such as `"8m"`, or a bare number of seconds.
     pub fn duration(&self, key: &'static str) -> Option<u64> {
         let value = self.get(key)?;

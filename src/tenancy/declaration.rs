@@ -299,7 +299,7 @@ fn read_business(fields: Fields<'_>) -> DeclaredBusiness {
         }
     }
     let business = DeclaredBusiness {
-        business_id: fields.integer("business_id", 0..=MAX_BUSINESS_ID).unwrap_or_default(),
+        business_id: fields.integer_or_decimal("business_id", 0..=MAX_BUSINESS_ID).unwrap_or_default(),
         name: name(&fields),
         webhook,
         default_receiver: fields.parsed("default_receiver", ReceiverId::new),

@@ -38,6 +38,19 @@ async fn tenants_are_shown_without_secrets_and_can_be_put_back() {
 }
 
 #[tokio::test]
+async fn numbers_may_come_as_decimal_strings() {
+    let fixture = Fixture::start().await;
+    let client = json!({"default_receiver": "sprinkle", "ects": ["sprinkle"], "business": [{"business_id": "77"}]});
+    let put = fixture.admin(Method::PUT, "/admin/v1/clients/new", Some(client)).await.ok();
+    assert_eq!(put["client"]["business"][0]["business_id"], 77);
+    for number in ["", "+77", "-1", "7.0", "0x7", "9007199254740992", "99999999999999999999"] {
+        let client = json!({"business": [{"business_id": number}]});
+        let reply = fixture.admin(Method::PUT, "/admin/v1/clients/new", Some(client)).await;
+        assert!(reply.refused().2.contains("client[0].business[0].business_id"), "{number}: {}", reply.refused().2);
+    }
+}
+
+#[tokio::test]
 async fn a_faulty_declaration_is_refused_with_every_fault() {
     let fixture = Fixture::start().await;
     let body = json!({"ect": [{"ect_id": "iva"}], "client": [{"client_id": "a b", "iva": {}}]});

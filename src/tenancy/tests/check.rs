@@ -129,7 +129,7 @@ fn each_mistake_is_named_with_line_and_key() {
         (10, "", "t.toml:9: client[0].business[0].business_id: is missing"),
         (
             10,
-            "business_id = \"343\"",
+            "business_id = \"+343\"",
             "t.toml:10: client[0].business[0].business_id: must be a whole number, not a string",
         ),
         (10, "business_id = -1", "t.toml:10: client[0].business[0].business_id: must be from 0 to 9007199254740991"),
