@@ -5,19 +5,22 @@
 
 pub(crate) mod signed;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 use signed::{FQDN, NOW};
 use std::str;
 use std::sync::LazyLock;
 use tract::http::signed::{ClientListRequest, SignedTokenRequest};
 use tract::http::{channel, control, decode, hooks, integration, messages, users};
+use tract::iva::answer::{Kept, MAX_DETAILS, MAX_MESSAGES, judge};
 use tract::reading::Source;
 use tract::security::chain::{Chain, ChainFault, Roots};
 use tract::security::chain_url;
+use tract::security::egress::Answer;
 use tract::security::tokens::Tokens;
 use tract::security::url::{EgressRules, MAX_URL, check_url};
 use tract::tenancy::{Declaration, Secret, certificate, host::host_name};
 use tract::{hsl, reading::Fault};
+use tract_actors::ports::TurnEnd;
 use tract_domain::Timestamp;
 
 /// A target's name, which is that of its corpus, and what it does.
@@ -28,6 +31,7 @@ pub(crate) const ALL: &[Target] = &[
     ("certificate", certificate),
     ("certificate_chain", certificate_chain),
     ("hsl", hsl),
+    ("iva_answer", iva_answer),
     ("request_body", request_body),
     ("signed_request", signed_request),
     ("tenants_file", tenants_file),
@@ -48,6 +52,30 @@ pub(crate) fn hsl(bytes: &[u8]) {
                 }
             }
             Err(fault) => assert!(!fault.what().is_empty() && fault.path("f").starts_with('f')),
+        }
+    }
+}
+
+/// A bot's answer: what of it reaches the customer can be shown, and what is kept of it is small and flat.
+pub(crate) fn iva_answer(bytes: &[u8]) {
+    let answer = Answer { status: 200, retry_after: None, body: Some(bytes.to_vec().into()) };
+    match judge(&Ok(answer), Kept::default()) {
+        TurnEnd::Deferred => panic!("only a 202 defers"),
+        TurnEnd::Broke(reason) => assert!(!reason.is_empty(), "a bot break has a reason"),
+        TurnEnd::Answered { answer, user_details } => {
+            let something = !answer.messages.is_empty() || answer.handoff.is_some() || answer.complete;
+            assert!(something, "an answer that does nothing is a bot break");
+            assert!(answer.messages.len() <= MAX_MESSAGES);
+            for body in &answer.messages {
+                assert!(body.0.len() <= hsl::MAX_BODY);
+                assert_eq!(hsl::read_body(&body.0).as_ref(), Ok(body), "what the bot says can be shown");
+            }
+            let details: Vec<_> = answer.conversation_details.iter().chain(&user_details).collect();
+            assert!(details.iter().map(|json| json.0.chars().count()).sum::<usize>() <= MAX_DETAILS);
+            for json in details {
+                let fields: Map<String, Value> = serde_json::from_str(&json.0).expect("details are an object");
+                assert!(fields.values().all(|value| value.is_string() || value.is_number()), "details are flat");
+            }
         }
     }
 }

@@ -9,19 +9,21 @@ use tract_actors::ports::TurnEnd;
 use tract_domain::{Body, IvaAnswer, Json};
 
 /// How much of an answer is read, in bytes.
-pub(crate) const MAX_ANSWER: usize = 1024 * 1024;
+pub const MAX_ANSWER: usize = 1024 * 1024;
 
 /// How many messages an answer may hold: they are one commit, and a commit holds up everybody else's.
-const MAX_MESSAGES: usize = 100;
+pub const MAX_MESSAGES: usize = 100;
 
 /// How much a bot may keep, in characters: of the conversation and of the user together.
-const MAX_DETAILS: usize = 500;
+pub const MAX_DETAILS: usize = 500;
 
 /// What the bot keeps already.
-#[derive(Default, Clone, Copy)]
-pub(crate) struct Kept<'a> {
-    pub(crate) conversation_details: Option<&'a Json>,
-    pub(crate) user_details: Option<&'a Json>,
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Kept<'a> {
+    /// Of the conversation.
+    pub conversation_details: Option<&'a Json>,
+    /// Of the user.
+    pub user_details: Option<&'a Json>,
 }
 
 #[derive(Deserialize)]
@@ -39,7 +41,7 @@ struct Wire {
 }
 
 /// How the turn ended.
-pub(crate) fn judge(sent: &Result<Answer, SendFault>, kept: Kept<'_>) -> TurnEnd {
+pub fn judge(sent: &Result<Answer, SendFault>, kept: Kept<'_>) -> TurnEnd {
     match sent {
         Err(fault) => TurnEnd::Broke(fault.to_string()),
         Ok(Answer { status: 202, .. }) => TurnEnd::Deferred,

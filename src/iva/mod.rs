@@ -1,4 +1,4 @@
 //! The client's bot (section 9): what a turn asks it, and what its answer means.
 
-pub(crate) mod answer;
+pub mod answer;
 pub(crate) mod turn;
