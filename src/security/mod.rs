@@ -4,6 +4,7 @@ pub mod address;
 pub mod chain;
 pub mod chain_url;
 pub mod egress;
+mod kept_chains;
 mod lookups;
 pub mod rates;
 pub mod resolver;

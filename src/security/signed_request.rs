@@ -3,6 +3,7 @@
 use super::chain::{Chain, ChainFault, MAX_CHAIN, Roots};
 use super::chain_url::{self, ChainUrlFault};
 use super::egress::EgressClient;
+use super::kept_chains::KeptChains;
 use super::shares::Shares;
 use super::signature::{Hash, PublicKey};
 use super::x509::{Facts, KeyFault};
@@ -10,8 +11,7 @@ use crate::tenancy::{Ect, Tenancy, certificate, host::host_name};
 use base64::Engine;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use sha2::{Digest, Sha256};
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 use tract_actors::ports::{Clock, Store, StoreError};
 use tract_domain::{ClientId, ReceiverId, Timestamp};
@@ -20,12 +20,8 @@ use tract_domain::{ClientId, ReceiverId, Timestamp};
 pub const WINDOW_MS: u64 = 150_000;
 /// How long fetching a chain may take, waiting included.
 const FETCH_TIME: Duration = Duration::from_secs(5);
-/// How long a chain is kept, in milliseconds.
-const KEEP_MS: u64 = 3_600_000;
 /// A kept chain that fails is fetched anew, in case its owner has replaced it, but not more often than this, in milliseconds.
 const RETRY_MS: u64 = 60_000;
-/// Chains that are kept: with [`MAX_CHAIN`] this bounds their memory.
-const KEPT_CHAINS: usize = 256;
 /// Chains that are fetched at once: whoever asks for them has not shown who they are.
 const FETCHES: usize = 32;
 /// Of these, for one FQDN: a slow host holds up its own chat tool only.
@@ -163,11 +159,6 @@ enum Named<'a> {
     Chain(&'a str),
 }
 
-struct KeptChain {
-    chain: Arc<Chain>,
-    fetched_at: Timestamp,
-}
-
 /// Judges signed requests.
 pub struct SignedRequests {
     store: Arc<dyn Store>,
@@ -175,7 +166,7 @@ pub struct SignedRequests {
     clock: Arc<dyn Clock>,
     http: EgressClient,
     roots: Roots,
-    chains: Mutex<HashMap<String, KeptChain>>,
+    chains: KeptChains,
     fetches: Shares,
 }
 
@@ -194,7 +185,7 @@ impl SignedRequests {
         http: EgressClient,
         roots: Roots,
     ) -> Self {
-        let (chains, fetches) = (Mutex::default(), Shares::new(FETCHES, FETCHES_OF_FQDN));
+        let (chains, fetches) = (KeptChains::default(), Shares::new(FETCHES, FETCHES_OF_FQDN));
         Self { store, tenancy, clock, http, roots, chains, fetches }
     }
 
@@ -284,7 +275,7 @@ impl SignedRequests {
     }
 
     /// Judges the chain at this URL: one that was kept, else one that is fetched. Only a chain that passes is kept, so
-    /// that nobody but the ECT itself can fill the room there is.
+    /// that nobody but the ECT itself can fill its room.
     async fn with_chain(
         &self,
         url: &str,
@@ -292,7 +283,7 @@ impl SignedRequests {
         now: Timestamp,
         judge: impl Fn(&Chain) -> Result<(), SignedFault>,
     ) -> Result<(), SignedFault> {
-        if let Some((chain, age_ms)) = self.kept_chain(url, now) {
+        if let Some((chain, age_ms)) = self.chains.find(url, now) {
             match judge(&chain) {
                 Ok(()) => return Ok(()),
                 Err(fault) if age_ms < RETRY_MS => return Err(fault),
@@ -303,7 +294,7 @@ impl SignedRequests {
             .await
             .map_err(|_| SignedFault::Unavailable("timed out".to_owned()))??;
         judge(&chain)?;
-        self.keep_chain(url, chain, now);
+        self.chains.keep(url, fqdn, chain, now);
         Ok(())
     }
 
@@ -316,22 +307,6 @@ impl SignedRequests {
         }
         let body = answer.body.ok_or_else(|| SignedFault::Unavailable("too large, or too slow".to_owned()))?;
         Ok(Chain::read(&body)?)
-    }
-
-    fn kept_chain(&self, url: &str, now: Timestamp) -> Option<(Arc<Chain>, u64)> {
-        let chains = self.chains.lock().unwrap_or_else(PoisonError::into_inner);
-        let kept = chains.get(url)?;
-        let age_ms = now.0.abs_diff(kept.fetched_at.0);
-        (age_ms < KEEP_MS).then(|| (Arc::clone(&kept.chain), age_ms))
-    }
-
-    fn keep_chain(&self, url: &str, chain: Chain, now: Timestamp) {
-        let mut chains = self.chains.lock().unwrap_or_else(PoisonError::into_inner);
-        if chains.len() >= KEPT_CHAINS && !chains.contains_key(url) {
-            let oldest = chains.iter().min_by_key(|(_, kept)| kept.fetched_at).map(|(url, _)| url.clone());
-            oldest.map(|url| chains.remove(&url));
-        }
-        chains.insert(url.to_owned(), KeptChain { chain: Arc::new(chain), fetched_at: now });
     }
 
     async fn first_time(
