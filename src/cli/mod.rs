@@ -4,6 +4,7 @@
 mod admin;
 mod apply;
 mod check;
+mod conformance;
 mod serve;
 mod tenants_file;
 mod token;
@@ -54,6 +55,12 @@ enum Command {
     /// Say what is wrong with the configuration, and where, without touching anything
     #[command(after_help = "Example:\n  tract check --config tract.toml -f tenants.toml")]
     Check(check::Check),
+    /// Say what somebody's webhook endpoint handles and what it does not, by playing the router's side against it
+    #[command(after_help = "Example:\n  tract conformance --url http://127.0.0.1:9002/tract --secret whsec_...\n  \
+        tract conformance --url https://chat.sprinkle.example/tract --topic message.receive --json\n\n\
+        It sends some 100 deliveries about customers who do not exist (conformance-...): use an installation for tests. \
+        Exits with 0 if the endpoint handles everything, warnings allowed.")]
+    Conformance(conformance::Conformance),
 }
 
 /// The settings file: as named, else `./tract.toml` if there is one.
@@ -88,6 +95,8 @@ enum Failure {
     Output(io::Error),
     #[error("{0}")]
     Faults(check::Faults),
+    #[error(transparent)]
+    Conformance(#[from] conformance::ConformanceFailure),
 }
 
 /// Runs the command that the process was started with.
@@ -112,6 +121,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Apply(apply) => apply.run(),
         Command::Token(token) => token.run(),
         Command::Check(check) => check.run(),
+        Command::Conformance(conformance) => conformance.run(),
     }
 }
 

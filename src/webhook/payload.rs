@@ -45,7 +45,7 @@ struct Available {
 }
 
 /// The body for one entry; none when this kind of entry is nothing that a hook is told.
-pub(super) fn entry(hook: &Hook, user_id: &UserId, stored: &StoredEntry, replayed: bool) -> Option<Vec<u8>> {
+pub(crate) fn entry(hook: &Hook, user_id: &UserId, stored: &StoredEntry, replayed: bool) -> Option<Vec<u8>> {
     let StoredEntry { message_id, entry } = stored;
     match &entry.fact {
         Fact::Message(message) => receive(&hook.receiver, user_id, *message_id, entry, message, replayed),
@@ -131,7 +131,7 @@ fn agent_fields(metadata: Metadata, agent: Option<&Agent>) -> Metadata {
 }
 
 /// The body of `user_events.create_user`.
-pub(super) fn create_user(user_id: &UserId, profile: &Profile) -> Option<Vec<u8>> {
+pub(crate) fn create_user(user_id: &UserId, profile: &Profile) -> Option<Vec<u8>> {
     let body = CreateUser {
         user_id,
         third_party_user_id: &profile.auth_id,

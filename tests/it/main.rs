@@ -4,6 +4,7 @@
 mod bad_input;
 mod chat_history;
 mod cli;
+mod conformance;
 mod control;
 mod crash;
 mod delivery;
