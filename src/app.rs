@@ -182,11 +182,12 @@ async fn run_router(
         Roots::load(&extra_roots),
     );
     let deliverer = WebhookDeliverer::new(Arc::clone(&store), Arc::clone(&tenancy), Arc::clone(&clock), http_client);
+    let deliverer = Arc::new(deliverer);
     let world = World {
         store: Arc::clone(&store),
         clock: Arc::clone(&clock),
         tenants: Arc::clone(&tenancy) as _,
-        deliverer: Arc::new(deliverer),
+        deliverer: Arc::clone(&deliverer) as _,
         network: network.clone(),
     };
     let shell = Shell::start(world, shell_settings(&settings)).await?;
@@ -208,6 +209,8 @@ async fn run_router(
         tenancy,
         tokens,
         signed: Arc::new(signed),
+        deliverer,
+        breakers: Arc::new(shell.couriers()),
         rates: Rates::new(settings.limits.requests_per_second_per_token),
         clock: Arc::clone(&clock),
         admin_token: admin_token.clone(),

@@ -9,6 +9,10 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 /// From half a millisecond to the 30 s of an IVA's turn, so that no histogram becomes a summary.
 const SECONDS: [f64; 14] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0];
+/// From a commit to the webhook's answer: fine where a healthy endpoint is, up to the 5 s that an answer may take, and on to
+/// an hour for what waited in a backlog.
+const DELIVERY_SECONDS: [f64; 16] =
+    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 30.0, 300.0, 1800.0, 3600.0];
 /// How often recorded samples are folded into buckets, also when nobody scrapes; until then each takes memory.
 const UPKEEP: Duration = Duration::from_secs(5);
 
@@ -39,7 +43,9 @@ pub fn log(usual: &str) -> Result<(), TelemetryFault> {
 }
 
 fn builder() -> Result<PrometheusBuilder, BuildError> {
-    PrometheusBuilder::new().set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)
+    PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)?
+        .set_buckets_for_metric(Matcher::Full("tract_delivery_seconds".to_owned()), &DELIVERY_SECONDS)
 }
 
 /// Collects metrics for the whole process; what `/metrics` renders comes out of the handle.
@@ -73,6 +79,13 @@ fn describe() {
     describe_histogram!("tract_commit_seconds", Unit::Seconds, "How long commits on threads took.");
     describe_gauge!("tract_outbox_pending", "Deliveries that wait, by kind of endpoint, at the time of the scrape.");
     describe_gauge!("tract_outbox_oldest_age_seconds", Unit::Seconds, "How long the oldest of them has waited.");
+    describe_gauge!("tract_dead_letters", "Dead letters that are kept, by kind of endpoint.");
+    describe_histogram!(
+        "tract_delivery_seconds",
+        Unit::Seconds,
+        "From the commit to the end of a successful first attempt."
+    );
+    describe_counter!("tract_endpoints_disabled_total", "How often an endpoint was disabled.");
     describe_counter!("tract_deliveries_total", "Attempts at deliveries by what came of them.");
     describe_counter!("tract_delivery_retries_total", "Attempts that were not the first.");
     describe_counter!("tract_control_changes_total", "Control changes by what happened.");

@@ -1,7 +1,7 @@
 //! Between the store and the couriers: every delivery that is committed finds its endpoint's courier.
 
 use crate::{
-    courier::{Courier, CourierSettings, Wake},
+    courier::{Courier, CourierSettings, ENTRIES, Wake},
     ports::{Delivery, Endpoint, OutboxSink, OutboxUpdate, StoreError},
     router::Router,
     shell::{ShellSettings, World},
@@ -11,7 +11,7 @@ use std::{
     collections::{HashMap, VecDeque},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -19,6 +19,12 @@ use tokio::sync::mpsc;
 
 /// Deliveries that wait for their courier to look. Past it the courier reads the store instead.
 const INBOX: usize = 1024;
+
+/// Deliveries that all couriers' windows hold together, about: with many endpoints each gets a smaller one.
+const WINDOWS: usize = 64 * 1024;
+
+/// The smallest window: enough to have [`ShellSettings::attempts_per_endpoint`] under way.
+const SMALLEST_WINDOW: usize = 64;
 
 /// Outcomes on their way to the store; past it, attempts wait.
 const UPDATES: usize = 4096;
@@ -33,6 +39,8 @@ const PAUSE: Duration = Duration::from_millis(500);
 #[derive(Debug, Default)]
 pub(crate) struct Inbox {
     letters: Mutex<Letters>,
+    /// For operators: whether the courier lets probes through only.
+    breaker_open: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -49,14 +57,21 @@ impl Inbox {
         self.letters.lock().unwrap_or_else(PoisonError::into_inner)
     }
     /// True if the courier has to be woken.
-    fn put(&self, delivery: Delivery) -> bool {
+    fn put(&self, mut delivery: Delivery) -> bool {
         let mut letters = self.letters();
         if letters.deliveries.len() < INBOX && !letters.missed {
+            if letters.deliveries.len() >= ENTRIES {
+                delivery.entry = None;
+            }
             letters.deliveries.push_back(delivery);
         } else {
             letters.missed = true;
         }
         !std::mem::replace(&mut letters.woken, true)
+    }
+    /// Shows whether the courier's breaker is open.
+    pub(crate) fn show_breaker(&self, open: bool) {
+        self.breaker_open.store(open, Ordering::Relaxed);
     }
     /// Everything that is there, and whether some was missed.
     pub(crate) fn take(&self) -> (VecDeque<Delivery>, bool) {
@@ -104,9 +119,10 @@ impl Dispatch {
         self.posts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn start(&self, endpoint: &Endpoint, inbox: &Arc<Inbox>) -> Option<Addr<Courier>> {
+    fn start(&self, endpoint: &Endpoint, inbox: &Arc<Inbox>, others: usize) -> Option<Addr<Courier>> {
         let updates = self.updates.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
         let turn = self.next.fetch_add(1, Ordering::Relaxed) % self.arbiters.len();
+        let window = (WINDOWS / (others + 1)).clamp(SMALLEST_WINDOW.min(self.settings.window), self.settings.window);
         Some(Courier::begin(
             &self.arbiters[turn],
             endpoint.clone(),
@@ -114,7 +130,7 @@ impl Dispatch {
             self.world.clone(),
             self.router.clone(),
             updates,
-            self.settings,
+            CourierSettings { window, ..self.settings },
         ))
     }
 
@@ -125,7 +141,7 @@ impl Dispatch {
             return with(post);
         }
         let inbox = posts.get(endpoint).map_or_else(Arc::default, |post| Arc::clone(&post.inbox));
-        if let Some(courier) = self.start(endpoint, &inbox) {
+        if let Some(courier) = self.start(endpoint, &inbox, posts.len()) {
             with(posts.entry(endpoint.clone()).insert_entry(Post { inbox, courier }).get());
         }
     }
@@ -133,6 +149,18 @@ impl Dispatch {
     /// Has an endpoint's courier look at its backlog.
     pub(crate) fn wake(&self, endpoint: &Endpoint) {
         self.post(endpoint, |post| post.courier.do_send(Wake));
+    }
+
+    /// Has every courier look at its endpoint's standing.
+    pub(crate) fn wake_all(&self) {
+        for post in self.posts().values() {
+            post.courier.do_send(Wake);
+        }
+    }
+
+    /// Whether an endpoint's breaker is open here.
+    pub(crate) fn breaker_is_open(&self, endpoint: &Endpoint) -> bool {
+        self.posts().get(endpoint).is_some_and(|post| post.inbox.breaker_open.load(Ordering::Relaxed))
     }
 
     /// Starts couriers afresh that have died.
@@ -173,6 +201,17 @@ impl OutboxSink for Dispatch {
                 }
             });
         }
+    }
+}
+
+/// A view on the couriers, for operators. Cheap to clone.
+#[derive(Clone)]
+pub struct Couriers(pub(crate) Arc<Dispatch>);
+
+impl Couriers {
+    /// Whether an endpoint's breaker is open on this node: it has failed so often in a row that only probes are sent.
+    pub fn breaker_is_open(&self, endpoint: &Endpoint) -> bool {
+        self.0.breaker_is_open(endpoint)
     }
 }
 

@@ -2,6 +2,7 @@
 //! them, couriers that drain the outbox, and a timekeeper that fires stored deadlines. It knows the world only through
 //! its [`ports`], and the world knows it only through the [`router::Router`].
 
+pub mod breaker;
 pub mod conversation;
 pub mod courier;
 pub mod dispatch;
@@ -13,5 +14,6 @@ pub mod shell;
 pub mod step;
 pub mod timekeeper;
 
+pub use dispatch::Couriers;
 pub use router::{Answer, Ask, Failure, Router};
 pub use shell::{Shell, ShellSettings, World};

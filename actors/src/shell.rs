@@ -1,8 +1,8 @@
 //! Starting and stopping everything in here.
 
 use crate::{
-    dispatch::Dispatch,
-    ports::{Clock, Deliverer, Endpoint, OutboxSink, Store, StoreError, Tenants},
+    dispatch::{Couriers, Dispatch},
+    ports::{Clock, Deliverer, OutboxSink, Store, StoreError, Tenants},
     registry::Registry,
     router::Router,
     timekeeper::Timers,
@@ -62,7 +62,7 @@ pub struct Shell {
     dispatch: Arc<Dispatch>,
     timers: Timers,
     arbiters: Vec<Arbiter>,
-    watch: tokio::task::JoinHandle<()>,
+    watches: [tokio::task::JoinHandle<()>; 2],
 }
 
 /// How often dead couriers and a dead timekeeper are looked for. They die only by a bug; what they had to do is in the
@@ -86,9 +86,18 @@ impl Shell {
         let dispatch = Dispatch::new(world.clone(), router.clone(), handles, &settings);
         world.store.subscribe(Arc::clone(&dispatch) as Arc<dyn OutboxSink>);
         // After subscribing, so that nothing falls between what is stored and what is told.
-        for endpoint in world.store.backlog().await? {
-            dispatch.wake(&endpoint);
+        for (endpoint, status) in world.store.endpoints().await? {
+            if status.pending > 0 {
+                dispatch.wake(&endpoint);
+            }
         }
+        let mut changes = world.tenants.changes();
+        let couriers = Arc::clone(&dispatch);
+        let standings = world.network.spawn(async move {
+            while changes.changed().await.is_ok() {
+                couriers.wake_all();
+            }
+        });
         let watched = (Arc::clone(&dispatch), timers.clone(), router.clone(), world.clone());
         let watch = world.network.spawn(async move {
             let (dispatch, timers, router, world) = watched;
@@ -98,7 +107,7 @@ impl Shell {
                 timers.revive(&first, &world, &router);
             }
         });
-        Ok(Self { router, dispatch, timers, arbiters, watch })
+        Ok(Self { router, dispatch, timers, arbiters, watches: [watch, standings] })
     }
 
     /// The handle to all conversations.
@@ -106,15 +115,15 @@ impl Shell {
         self.router.clone()
     }
 
-    /// Wakes an endpoint's courier, when its configuration has changed.
-    pub fn wake(&self, endpoint: &Endpoint) {
-        self.dispatch.wake(endpoint);
+    /// A view on the couriers, for operators.
+    pub fn couriers(&self) -> Couriers {
+        Couriers(Arc::clone(&self.dispatch))
     }
 
     /// Stops taking commands, waits for those in flight, and ends the actors. What is not delivered stays in the store.
     pub async fn stop(self, within: Duration) {
         self.router.close(within).await;
-        self.watch.abort();
+        self.watches.iter().for_each(tokio::task::JoinHandle::abort);
         self.timers.end();
         self.dispatch.close(within).await;
         for arbiter in &self.arbiters {

@@ -44,14 +44,35 @@ pub(super) enum AdminError {
 impl Router {
     /// Posts to a path of the admin API and reads the answer.
     pub(super) async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, AdminError> {
+        self.ask(path, |client, url| client.post(url).json(body)).await
+    }
+
+    /// Gets a path of the admin API and reads the answer.
+    pub(super) async fn get<T: DeserializeOwned>(&self, path: &str, query: &[(&str, &str)]) -> Result<T, AdminError> {
+        self.ask(path, |client, mut url| {
+            if !query.is_empty() {
+                url.query_pairs_mut().extend_pairs(query);
+            }
+            client.get(url)
+        })
+        .await
+    }
+
+    async fn ask<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        request: impl FnOnce(reqwest::Client, reqwest::Url) -> reqwest::RequestBuilder,
+    ) -> Result<T, AdminError> {
         let base = self.url.as_str().trim_end_matches('/');
         let unreachable = |error: reqwest::Error| AdminError::Unreachable {
             url: base.to_owned(),
             reason: innermost(&error.without_url()),
         };
         let client = reqwest::Client::builder().redirect(Policy::none()).timeout(Duration::from_secs(30)).build();
-        let request = client.map_err(unreachable)?.post(format!("{base}/admin/v1/{path}"));
-        let answer = request.bearer_auth(self.admin_token.expose()).json(body).send().await.map_err(unreachable)?;
+        let mut url = self.url.clone();
+        url.set_path(&format!("{}/admin/v1/{path}", self.url.path().trim_end_matches('/')));
+        let request = request(client.map_err(unreachable)?, url);
+        let answer = request.bearer_auth(self.admin_token.expose()).send().await.map_err(unreachable)?;
         let status = answer.status();
         let text = answer.text().await.map_err(unreachable)?;
         if status.is_success() {

@@ -5,6 +5,7 @@ mod admin;
 mod apply;
 mod check;
 mod conformance;
+mod hooks;
 mod serve;
 mod tenants_file;
 mod token;
@@ -52,6 +53,12 @@ enum Command {
     /// Issue a token for a receiver of a client, and print it alone
     #[command(after_help = "Example:\n  tract token --client acme --receiver sprinkle --ttl 1h")]
     Token(token::Token),
+    /// See how webhooks fare, enable them again, and send dead letters again
+    #[command(
+        arg_required_else_help = true,
+        after_help = "Example:\n  tract hooks list\n  tract hooks replay --client acme --since 2026-07-25T17:20:00Z"
+    )]
+    Hooks(hooks::Hooks),
     /// Say what is wrong with the configuration, and where, without touching anything
     #[command(after_help = "Example:\n  tract check --config tract.toml -f tenants.toml")]
     Check(check::Check),
@@ -120,6 +127,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Serve(serve) => serve.run(),
         Command::Apply(apply) => apply.run(),
         Command::Token(token) => token.run(),
+        Command::Hooks(hooks) => hooks.run(),
         Command::Check(check) => check.run(),
         Command::Conformance(conformance) => conformance.run(),
     }

@@ -174,7 +174,6 @@ impl Thread {
             topic: hook.topic,
             category: hook.category.clone(),
             url: String::new(),
-            enabled: true,
             registered_at: Timestamp(0),
         };
         // None only for notes about the bot, which no hook is told and nobody makes here.

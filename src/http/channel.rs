@@ -343,6 +343,68 @@ pub async fn log_message(
     Ok(mark(Answered(logged).into_response(), answer.replayed))
 }
 
+/// A channel webhook to enable.
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(example = json!({"enabled": true, "business_id": 343}))]
+pub struct EnableWebhook {
+    /// Only `true` can be asked for.
+    enabled: bool,
+    /// Default: the client's first business.
+    #[serde(default)]
+    #[schema(value_type = Option<u64>)]
+    business_id: Option<Int>,
+    /// A business has one channel webhook for all platforms: this says nothing more.
+    #[serde(default)]
+    #[schema(value_type = Option<u64>, example = 13)]
+    device_platform: Option<Int>,
+}
+
+/// It is enabled.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct WebhookEnabled {
+    /// Always true.
+    enabled: bool,
+}
+
+/// `POST /v1.0/webhook/`
+pub async fn enable_webhook(
+    State(edge): State<Arc<Edge>>,
+    side: ChannelSide,
+    Posted { body, key }: Posted<EnableWebhook>,
+) -> Result<Response, Problem> {
+    if !body.enabled {
+        return Err(Problem::invalid(
+            "enabled",
+            "must be true: a webhook that is not wanted is taken out of the tenants",
+        ));
+    }
+    if let Some(Int(number)) = body.device_platform {
+        DevicePlatform::try_from(number).map_err(|what| Problem::invalid("device_platform", what))?;
+    }
+    let directory = edge.tenancy.directory();
+    let client = directory.client(&side.client).ok_or_else(|| Problem::unknown("client"))?;
+    let first = || client.businesses.first().map(|b| b.business_id);
+    let Some(business) = body.business_id.map(|Int(id)| id).or_else(first) else {
+        return Err(Problem::invalid("business_id", "is missing, and the client has no business"));
+    };
+    let named = client.business(business).ok_or_else(|| Problem::unknown_business(business))?;
+    if named.webhook.is_none() {
+        let text = format!("business_id: business {business} has no channel webhook");
+        return Err(Problem::new(StatusCode::NOT_FOUND, "unknown_webhook", text));
+    }
+    let scope = Scope { client: &side.client, receiver: "", route: "webhook", thread: "" };
+    let key = key.map(|key| key.scoped(scope, edge.now()));
+    if let Some(key) = &key
+        && let Some(answer) = edge.kept(key).await?
+    {
+        return Ok(idempotency::body(&answer, true));
+    }
+    let answer = rendered(&WebhookEnabled { enabled: true });
+    let endpoint = Endpoint::channel(&side.client, business);
+    edge.tenancy.enable(&endpoint, edge.now(), key.map(|key| (key, answer.clone()))).await?;
+    Ok(idempotency::body(&answer, false))
+}
+
 /// The same for ever: a user is created once for each endpoint.
 fn create_user_id(user_id: &UserId, endpoint: &Endpoint) -> String {
     let digest = Sha256::digest(format!("create_user\n{user_id}\n{}", endpoint.name()));

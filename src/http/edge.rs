@@ -5,6 +5,7 @@ use crate::security::signed_request::SignedRequests;
 use crate::security::tokens::Tokens;
 use crate::security::url::EgressRules;
 use crate::tenancy::{Secret, Tenancy};
+use crate::webhook::WebhookDeliverer;
 use async_trait::async_trait;
 use metrics_exporter_prometheus::PrometheusHandle;
 use std::fmt;
@@ -12,7 +13,8 @@ use std::sync::{
     Arc,
     atomic::{AtomicBool, Ordering},
 };
-use tract_actors::ports::{Clock, Store, StoredThread};
+use tract_actors::Couriers;
+use tract_actors::ports::{Clock, Endpoint, Store, StoredThread};
 use tract_actors::router::{Answer, Ask, Failure, Router};
 use tract_domain::{ClientId, Timestamp, UserId};
 
@@ -47,6 +49,18 @@ impl Readiness {
     }
 }
 
+/// Whoever knows which endpoints' breakers are open: the couriers, or a test in their place.
+pub trait Breakers: Send + Sync + 'static {
+    /// Whether an endpoint's breaker is open on this node.
+    fn is_open(&self, endpoint: &Endpoint) -> bool;
+}
+
+impl Breakers for Couriers {
+    fn is_open(&self, endpoint: &Endpoint) -> bool {
+        self.breaker_is_open(endpoint)
+    }
+}
+
 /// What handlers work with. Made once, by the composition root.
 pub struct Edge {
     /// Answers for threads.
@@ -59,6 +73,10 @@ pub struct Edge {
     pub tokens: Arc<Tokens>,
     /// Judges signed requests.
     pub signed: Arc<SignedRequests>,
+    /// Sends pings.
+    pub deliverer: Arc<WebhookDeliverer>,
+    /// Says which endpoints only get probes.
+    pub breakers: Arc<dyn Breakers>,
     /// How often each token may be used.
     pub rates: Rates,
     /// The time.

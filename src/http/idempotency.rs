@@ -4,7 +4,7 @@ use super::{Edge, Problem};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use sha2::{Digest, Sha256};
-use tract_actors::ports::{IdempotencyKey, KeptAnswer};
+use tract_actors::ports::{IdempotencyKey, KeptAnswer, StoreError};
 use tract_domain::{ClientId, Json, Timestamp};
 
 /// How long an answer is kept, in milliseconds.
@@ -72,6 +72,14 @@ impl Edge {
                 KeptAnswer::Thread { .. } => Err(Problem::internal()),
             },
         }
+    }
+}
+
+impl Edge {
+    /// Keeps the body for this key, of what was done in more than one step. If that fails, the
+    /// outcome is unknown to the caller, for it was done.
+    pub async fn keep(&self, key: IdempotencyKey, body: &Json) -> Result<(), Problem> {
+        self.store.keep(key, body.clone(), self.now()).await.map_err(|_| StoreError::OutcomeUnknown.into())
     }
 }
 

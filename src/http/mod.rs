@@ -8,6 +8,7 @@ pub mod auth;
 pub mod channel;
 pub mod control;
 pub mod decode;
+pub mod deliveries;
 pub mod edge;
 pub mod envelope;
 pub mod history;
@@ -25,7 +26,7 @@ pub mod threads;
 mod unread;
 pub mod users;
 
-pub use edge::{Edge, Readiness, Threads};
+pub use edge::{Breakers, Edge, Readiness, Threads};
 pub use problem::{Problem, Shape};
 
 use axum::Router;

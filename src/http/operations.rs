@@ -50,10 +50,12 @@ pub async fn metrics(State(edge): State<Arc<Edge>>) -> ([(HeaderName, &'static s
             gauge!("tract_conversations", "state" => state.as_str()).set(count);
         }
     }
-    if let Err(error) = gauge_outbox(&edge).await {
+    let endpoints = outbox(&edge).await.unwrap_or_else(|error| {
         tracing::warn!(%error, "the outbox could not be counted");
-    }
+        String::new()
+    });
     let mut text = edge.metrics.render();
+    text.push_str(&endpoints);
     certificates(&edge, &mut text);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
 }
@@ -74,20 +76,53 @@ fn certificates(edge: &Edge, text: &mut String) {
     }
 }
 
-/// How much waits to be delivered, and for how long, by what kind of endpoint it waits for.
-async fn gauge_outbox(edge: &Edge) -> Result<(), StoreError> {
-    let mut waiting = [("hook", 0, 0), ("channel", 0, 0), ("iva", 0, 0)];
-    for endpoint in edge.store.backlog().await? {
-        let status = edge.store.endpoint_status(&endpoint).await?;
+/// How much waits to be delivered and for how long, and what was given up: by kind of endpoint, and for each endpoint that
+/// there is something to say of. Those are written here and not kept as gauges, so that one that is well again is gone.
+async fn outbox(edge: &Edge) -> Result<String, StoreError> {
+    let (now, directory) = (edge.now(), edge.tenancy.directory());
+    let mut totals = [("hook", 0, 0, 0), ("channel", 0, 0, 0), ("iva", 0, 0, 0)];
+    let mut lines: [Vec<String>; 5] = Default::default();
+    for (endpoint, status) in edge.store.endpoints().await? {
         let kind = endpoint.name().split(':').next().unwrap_or_default();
-        if let Some((_, pending, age_ms)) = waiting.iter_mut().find(|(name, ..)| *name == kind) {
+        let age_ms = status.oldest.map_or(0, |oldest| now.since(oldest));
+        if let Some((_, pending, oldest_ms, dead)) = totals.iter_mut().find(|(name, ..)| *name == kind) {
             *pending += status.pending;
-            *age_ms = status.oldest.map_or(0, |oldest| edge.now().since(oldest)).max(*age_ms);
+            *oldest_ms = age_ms.max(*oldest_ms);
+            *dead += status.dead;
+        }
+        let (disabled, open) = (directory.disabled(&endpoint).is_some(), edge.breakers.is_open(&endpoint));
+        if status.pending == 0 && status.dead == 0 && !disabled && !open {
+            continue;
+        }
+        let values = [
+            status.pending as f64,
+            age_ms as f64 / 1000.0,
+            status.dead as f64,
+            f64::from(u8::from(disabled)),
+            f64::from(u8::from(open)),
+        ];
+        for ((name, _), (lines, value)) in OF_ENDPOINTS.iter().zip(lines.iter_mut().zip(values)) {
+            lines.push(format!("{name}{{endpoint=\"{}\"}} {value}\n", endpoint.name()));
         }
     }
-    for (kind, pending, age_ms) in waiting {
+    for (kind, pending, age_ms, dead) in totals {
         gauge!("tract_outbox_pending", "kind" => kind).set(pending as f64);
         gauge!("tract_outbox_oldest_age_seconds", "kind" => kind).set(age_ms as f64 / 1000.0);
+        gauge!("tract_dead_letters", "kind" => kind).set(dead as f64);
     }
-    Ok(())
+    let mut text = String::new();
+    for ((name, help), lines) in OF_ENDPOINTS.iter().zip(lines).filter(|(_, lines)| !lines.is_empty()) {
+        text.push_str(&format!("# HELP {name} {help}\n# TYPE {name} gauge\n"));
+        text.extend(lines);
+    }
+    Ok(text)
 }
+
+/// What is said of an endpoint. Ids hold no character that would need an escape.
+const OF_ENDPOINTS: [(&str, &str); 5] = [
+    ("tract_endpoint_pending", "Deliveries that wait for this endpoint."),
+    ("tract_endpoint_oldest_age_seconds", "How long the oldest of them has waited."),
+    ("tract_endpoint_dead_letters", "Dead letters of this endpoint that are kept."),
+    ("tract_endpoint_disabled", "1 while this endpoint is disabled."),
+    ("tract_breaker_open", "1 while the breaker of this endpoint is open on this node."),
+];

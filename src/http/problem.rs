@@ -77,6 +77,7 @@ impl Problem {
     pub fn unknown(what: &'static str) -> Self {
         let code = match what {
             "hook" => "unknown_hook",
+            "webhook" => "unknown_webhook",
             "ECT" => "unknown_ect",
             "receiver" => "unknown_receiver",
             "client" => "unknown_client",

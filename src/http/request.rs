@@ -38,6 +38,23 @@ impl<T: DeserializeOwned> FromRequest<Arc<Edge>> for Posted<T> {
     }
 }
 
+/// As [`Posted`], where nothing needs to be said: no body at all is `{}`.
+#[derive(Debug)]
+pub struct PostedOrNothing<T>(pub Posted<T>);
+
+impl<T: DeserializeOwned> FromRequest<Arc<Edge>> for PostedOrNothing<T> {
+    type Rejection = Problem;
+    async fn from_request(request: Request, _: &Arc<Edge>) -> Result<Self, Problem> {
+        let (parts, body) = request.into_parts();
+        let bytes = collect(body).await?;
+        if !bytes.is_empty() && !is_json(&parts.headers) {
+            return Err(not_json());
+        }
+        let said: &[u8] = if bytes.is_empty() { b"{}" } else { &bytes };
+        Ok(Self(Posted { body: decode::json(said)?, key: RequestKey::read(&parts.headers, said)? }))
+    }
+}
+
 /// A JSON body as it came, with the headers that came with it.
 #[derive(Debug)]
 pub struct RawPosted {

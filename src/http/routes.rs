@@ -3,7 +3,10 @@
 //! The router and the OpenAPI document are both made from it, and tests go through it row by row.
 
 use super::auth::Auth;
-use super::{Edge, admin, channel, control, history, hooks, integration, messages, operations, signed, threads, users};
+use super::{
+    Edge, admin, channel, control, deliveries, history, hooks, integration, messages, operations, signed, threads,
+    users,
+};
 use axum::handler::Handler;
 use axum::http::Method;
 use axum::routing::{MethodFilter, MethodRouter, on};
@@ -143,15 +146,27 @@ const USER_ID: Parameter = Parameter { required: true, ..parameter("user_id", "T
 const AFTER: Parameter =
     Parameter { integer: true, ..parameter("after", "Only entries with a higher sequence; default 0.") };
 const LIMIT: Parameter = Parameter { integer: true, ..parameter("limit", "How many at most, 1 to 500; default 100.") };
+const CURSOR: Parameter = parameter("cursor", "`next` of the page before.");
+const CLIENT_ID: Parameter = parameter("client_id", "Of this client.");
+const ENDPOINT: Parameter = parameter("endpoint", "Of this endpoint, as `GET /admin/v1/hooks` names it.");
 const FORCE: Parameter = parameter("force", "`true` removes it although threads still use it.");
 
 const FOUND_BY: [Parameter; 6] = [
-    parameter("client_id", "Of this client."),
+    CLIENT_ID,
     parameter("state", "In this state: none, bot, incomplete, pinned, waiting, complete."),
     parameter("active", "Held by this receiver."),
     parameter("q", "The beginning of a `user_id`, or a whole `auth_id`."),
     LIMIT,
-    parameter("cursor", "`next` of the page before."),
+    CURSOR,
+];
+
+const DELIVERIES: [Parameter; 6] = [
+    parameter("state", "That have come so far: pending, delivered, rejected, dead."),
+    parameter("category", "To this hook, with `subcategory`."),
+    parameter("subcategory", "With `category`."),
+    parameter("user_id", "Of this thread."),
+    LIMIT,
+    CURSOR,
 ];
 
 const HISTORY: [Parameter; 6] = [
@@ -215,6 +230,32 @@ fn tool_routes() -> Vec<Route> {
             .takes::<hooks::WhichHook>()
             .gives::<hooks::HookUnregistered>()
             .idempotent(),
+        Route::new(POST, "/tract/hooks/enable", Receiver, "Enable a hook again", hooks::enable)
+            .about("What was kept while it was disabled is sent, in order. Enabling one that is enabled changes nothing.")
+            .takes::<hooks::WhichHook>()
+            .gives::<hooks::HookRegistered>()
+            .idempotent(),
+        Route::new(POST, "/tract/hooks/test", Receiver, "Send a hook a ping", hooks::trial::test)
+            .about("Signed like a payload, sent at once, also to a hook that is disabled: `{\"event\": \"ping\", \"category\", \
+                    \"subcategory\", \"timestamp\"}`. A ping that fails is a 200 with `success: false`.")
+            .takes::<hooks::WhichHook>()
+            .gives::<hooks::trial::HookTested>()
+            .idempotent(),
+        Route::new(POST, "/tract/hooks/secret/rotate", Receiver, "Replace the signing secret", hooks::trial::rotate)
+            .about("For 24 hours both sign: two signatures in `webhook-signature`, the old one's in \
+                    `X-Hub-Signature-Previous`. Replacing it again within that time ends the oldest at once.")
+            .takes::<hooks::trial::RotateSecret>()
+            .gives::<hooks::trial::SecretRotated>()
+            .idempotent(),
+        Route::new(GET, "/tract/hooks/deliveries", Receiver, "What was sent to your hooks", hooks::deliveries::list)
+            .about("All that wait and all dead letters (kept 7 days); of those received, the last thousand or so for each hook.")
+            .query(&DELIVERIES)
+            .gives::<hooks::deliveries::Deliveries>(),
+        Route::new(POST, "/tract/hooks/replay", Receiver, "Send dead letters again", hooks::deliveries::replay)
+            .about("One by its `webhook_id`, or all since a time. They carry `replayed: true` and may be out of order.")
+            .takes::<hooks::deliveries::ReplayDeliveries>()
+            .gives::<deliveries::DeliveriesReplayed>()
+            .idempotent(),
         Route::new(POST, "/tract/user", Receiver, "Who a user is", users::user)
             .takes::<control::OfThread>()
             .gives::<users::UserView>(),
@@ -275,6 +316,11 @@ fn channel_routes() -> Vec<Route> {
         .takes::<channel::LogMessage>()
         .gives::<channel::MessageLogged>()
         .idempotent(),
+        Route::new(POST, "/v1.0/webhook", Auth::Channel, "Enable the channel webhook again", channel::enable_webhook)
+            .about("What was kept while it was disabled is sent, in order.")
+            .takes::<channel::EnableWebhook>()
+            .gives::<channel::WebhookEnabled>()
+            .idempotent(),
         Route::new(
             POST,
             "/integration/external/v1.0/send_chat_to_agent",
@@ -311,7 +357,7 @@ fn channel_routes() -> Vec<Route> {
 /// Part C: the operator.
 fn admin_routes() -> Vec<Route> {
     use Auth::Admin;
-    use admin::{certificates, tenants, threads, tokens};
+    use admin::{certificates, hooks as endpoints, tenants, threads, tokens};
     vec![
         Route::new(POST, "/admin/v1/apply", Admin, "Create or update tenants", tenants::apply)
             .about(
@@ -408,6 +454,24 @@ fn admin_routes() -> Vec<Route> {
         Route::new(POST, "/admin/v1/tokens", Admin, "Issue a token for a receiver", tokens::issue)
             .takes::<tokens::IssueToken>()
             .gives::<tokens::TokenIssued>(),
+        Route::new(GET, "/admin/v1/hooks", Admin, "Every endpoint and how it fares", endpoints::list)
+            .about("Hooks, channel webhooks and bots of all clients, or of one.")
+            .query(&[CLIENT_ID])
+            .gives::<endpoints::Endpoints>(),
+        Route::new(POST, "/admin/v1/hooks/enable", Admin, "Enable an endpoint again", endpoints::enable)
+            .about(
+                "What was kept while it was disabled is sent, in order. Enabling one that is enabled changes nothing.",
+            )
+            .takes::<endpoints::WhichEndpoint>()
+            .gives::<endpoints::EndpointEnabled>(),
+        Route::new(GET, "/admin/v1/dead_letters", Admin, "Deliveries that were given up", endpoints::dead_letters)
+            .about("Of all clients, of one, or of one endpoint. They are kept for 7 days.")
+            .query(&[CLIENT_ID, ENDPOINT, LIMIT, CURSOR])
+            .gives::<endpoints::DeadLetters>(),
+        Route::new(POST, "/admin/v1/dead_letters/replay", Admin, "Send dead letters again", endpoints::replay)
+            .about("One by its `webhook_id`, or all since a time. They carry `replayed: true` and may be out of order.")
+            .takes::<endpoints::ReplayDeadLetters>()
+            .gives::<deliveries::DeliveriesReplayed>(),
         Route::new(GET, "/admin/v1/threads", Admin, "Find threads", threads::list)
             .query(&FOUND_BY)
             .gives::<threads::Threads>(),

@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::error::Category;
 use std::collections::BTreeMap;
-use tract_actors::ports::{KeptAnswer, What};
+use tract_actors::ports::{AttemptRecord, KeptAnswer, What};
 use tract_domain::{Entry, Fact, Json, ReceiverId, Reply, Thread, Timestamp};
 
 /// What this version writes.
@@ -145,6 +145,22 @@ pub fn write_what(what: &What) -> Result<String, RecordError> {
 /// Reads what a delivery carries.
 pub fn read_what(text: &str) -> Result<What, RecordError> {
     read("delivery", text)
+}
+
+/// How many attempts at a delivery are kept, the last ones.
+const ATTEMPTS_KEPT: usize = 16;
+
+/// A delivery's attempts, with one more.
+pub fn add_attempt(log: Option<&str>, attempt: &AttemptRecord) -> Result<String, RecordError> {
+    let mut attempts = read_attempts(log)?;
+    attempts.push(attempt.clone());
+    let extra = attempts.len().saturating_sub(ATTEMPTS_KEPT);
+    write("attempts", &&attempts[extra..])
+}
+
+/// Reads a delivery's attempts, oldest first.
+pub fn read_attempts(log: Option<&str>) -> Result<Vec<AttemptRecord>, RecordError> {
+    log.map_or_else(|| Ok(Vec::new()), |log| read("attempts", log))
 }
 
 /// What ECTs call a user: an object, receiver to name.

@@ -1,6 +1,6 @@
 //! The tenants as everyone holds them: an immutable snapshot, replaced whole on each change.
 
-use super::model::{Client, Ect, Hook, Secret};
+use super::model::{Client, Disabled, Ect, EndpointState, Hook, Previous, Secret, Secrets};
 use super::policy::{self, Ects};
 use super::secrets::sha256_hex;
 use serde::{Deserialize, Serialize};
@@ -9,8 +9,8 @@ use std::{
     sync::Arc,
 };
 use subtle::ConstantTimeEq;
-use tract_actors::ports::{Document, Documents, Endpoint, StoreError};
-use tract_domain::{BusinessId, ClientId, Policy, ReceiverId, Topic};
+use tract_actors::ports::{Document, Documents, Endpoint, EndpointKind, Standing, StoreError};
+use tract_domain::{BusinessId, ClientId, Policy, ReceiverId, Timestamp, Topic};
 
 /// All tenants at one moment.
 #[derive(Debug, Clone, Default)]
@@ -19,6 +19,8 @@ pub struct Directory {
     pub(super) ects: Ects,
     pub(super) tenants: HashMap<ClientId, Arc<Tenant>>,
     pub(super) secrets: HashMap<String, Secret>,
+    /// Of those endpoints only that were disabled once.
+    pub(super) states: HashMap<Endpoint, EndpointState>,
 }
 
 /// A client with all that hangs on it; what couriers and decisions ask for several times per message lies ready.
@@ -35,6 +37,7 @@ pub(super) struct Tenant {
 pub(super) struct Hooks {
     pub(super) by_topic: BTreeMap<Topic, (Arc<Hook>, Endpoint)>,
     pub(super) secret: Option<Secret>,
+    pub(super) previous: Option<Previous>,
 }
 
 /// What is worked out for a business.
@@ -83,6 +86,43 @@ impl Directory {
     pub fn hook_secret(&self, client: &ClientId, receiver: &ReceiverId) -> Option<&Secret> {
         self.hooks(client, receiver)?.secret.as_ref()
     }
+    /// What a receiver's hooks for a client are signed with, and were before.
+    pub fn hook_secrets(&self, client: &ClientId, receiver: &ReceiverId) -> Option<Secrets<'_>> {
+        let hooks = self.hooks(client, receiver)?;
+        hooks.secret.as_ref().map(|current| Secrets { current, previous: hooks.previous.as_ref() })
+    }
+    /// Whether an endpoint is sent to; of one that there is not, that it is.
+    pub fn standing(&self, endpoint: &Endpoint) -> Standing {
+        match self.states.get(endpoint) {
+            None => Standing::Enabled { since: Timestamp(0) },
+            Some(EndpointState::Since(since)) => Standing::Enabled { since: *since },
+            Some(EndpointState::Disabled(disabled)) => Standing::Disabled { at: disabled.at },
+        }
+    }
+    /// When and why an endpoint was disabled, if it is.
+    pub fn disabled(&self, endpoint: &Endpoint) -> Option<&Disabled> {
+        match self.states.get(endpoint)? {
+            EndpointState::Disabled(disabled) => Some(disabled),
+            EndpointState::Since(_) => None,
+        }
+    }
+    /// Whether there is such an endpoint.
+    pub fn has_endpoint(&self, endpoint: &Endpoint) -> bool {
+        match endpoint.kind() {
+            EndpointKind::Hook { client, receiver, topic } => self.hook(&client, &receiver, topic).is_some(),
+            EndpointKind::Channel { client, business } => {
+                self.client(&client).and_then(|c| c.business(business)).is_some_and(|b| b.webhook.is_some())
+            }
+            EndpointKind::Iva { client } => self.client(&client).is_some_and(|c| c.iva.is_some()),
+            EndpointKind::Unknown => false,
+        }
+    }
+    /// All endpoints of a client, ordered by name.
+    pub fn endpoints_of(&self, client: &ClientId) -> Vec<Endpoint> {
+        let mut all = self.endpoints(client);
+        all.sort();
+        all
+    }
     /// The client whose channel side this token belongs to (compared by SHA-256, in constant time).
     pub fn api_token_matches(&self, client: &ClientId, token: &str) -> bool {
         // Hashed first and always, so that a client that there is takes no longer than one that there is not.
@@ -126,6 +166,21 @@ impl Directory {
         all(self).difference(&all(next)).cloned().collect()
     }
 
+    /// What these changes make of `self`, with the changes that go with them: an endpoint that goes takes its state along.
+    /// Says which endpoints go.
+    pub(super) fn step(&self, mut changes: Vec<Change>) -> (Vec<Change>, Self, Vec<Endpoint>) {
+        let next = self.with(self.revision + 1, &changes);
+        let lost = self.lost(&next, &changes);
+        let stale: Vec<_> =
+            lost.iter().filter(|e| self.states.contains_key(*e)).cloned().map(Change::NoEndpoint).collect();
+        if stale.is_empty() {
+            return (changes, next, lost);
+        }
+        let next = next.with(next.revision, &stale);
+        changes.extend(stale);
+        (changes, next, lost)
+    }
+
     fn endpoints(&self, client: &ClientId) -> Vec<Endpoint> {
         let Some(tenant) = self.tenants.get(client) else { return Vec::new() };
         let hooks = tenant.hooks.values().flat_map(|h| h.by_topic.values().map(|(_, endpoint)| endpoint));
@@ -166,15 +221,22 @@ impl Directory {
             Change::HookSecret(kept) => {
                 if let Some(hooks) = self.hooks_mut(&kept.client, &kept.receiver) {
                     hooks.secret = Some(kept.secret.clone());
+                    hooks.previous.clone_from(&kept.previous);
                 }
             }
             Change::NoHookSecret(client, receiver) => {
                 if let Some(hooks) = self.hooks_mut(client, receiver) {
-                    hooks.secret = None;
+                    (hooks.secret, hooks.previous) = (None, None);
                 }
             }
             Change::Secret(name, secret) => {
                 self.secrets.insert(name.clone(), secret.clone());
+            }
+            Change::Endpoint(endpoint, state) => {
+                self.states.insert(endpoint.clone(), state.clone());
+            }
+            Change::NoEndpoint(endpoint) => {
+                self.states.remove(endpoint);
             }
         }
     }
@@ -191,7 +253,7 @@ impl Directory {
         let hooks = &ready.hooks;
         let receives = |ect: &ReceiverId| {
             let hook = hooks.get(ect).and_then(|h| h.by_topic.get(&Topic::MessageReceive));
-            hook.is_some_and(|(hook, _)| hook.enabled)
+            hook.is_some_and(|(_, endpoint)| self.disabled(endpoint).is_none())
         };
         let client = ready.client.clone();
         let business = |(number, policy): (BusinessId, Option<Arc<Policy>>)| {
@@ -219,6 +281,8 @@ pub(super) enum Change {
     HookSecret(KeptHookSecret),
     NoHookSecret(ClientId, ReceiverId),
     Secret(String, Secret),
+    Endpoint(Endpoint, EndpointState),
+    NoEndpoint(Endpoint),
 }
 
 /// What a receiver's hooks for a client are signed with, as it is stored.
@@ -227,6 +291,8 @@ pub(super) struct KeptHookSecret {
     pub(super) client: ClientId,
     pub(super) receiver: ReceiverId,
     pub(super) secret: Secret,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) previous: Option<Previous>,
 }
 
 /// A secret of the deployment, as it is stored.
@@ -250,6 +316,7 @@ impl Change {
             "hook" => Self::Hook(parse(document)?),
             "hook_secret" => Self::HookSecret(parse(document)?),
             "secret" => Self::Secret(document.id.clone(), parse::<KeptSecret>(document)?.secret),
+            "endpoint" => Self::Endpoint(Endpoint::from_name(&document.id), parse(document)?),
             _ => return Ok(None),
         }))
     }
@@ -266,6 +333,7 @@ impl Change {
             Self::HookSecret(kept) => ("hook_secret", format!("{}:{}", kept.client, kept.receiver)),
             Self::NoHookSecret(client, receiver) => ("hook_secret", format!("{client}:{receiver}")),
             Self::Secret(name, _) => ("secret", name.clone()),
+            Self::Endpoint(endpoint, _) | Self::NoEndpoint(endpoint) => ("endpoint", endpoint.name().to_owned()),
         };
         (kind.to_owned(), id)
     }
@@ -278,7 +346,10 @@ impl Change {
             Self::Hook(hook) => serde_json::to_string(hook),
             Self::HookSecret(kept) => serde_json::to_string(kept),
             Self::Secret(_, secret) => serde_json::to_string(&KeptSecret { secret: secret.clone() }),
-            Self::NoEct(_) | Self::NoClient(_) | Self::NoHook(..) | Self::NoHookSecret(..) => return Ok(None),
+            Self::Endpoint(_, state) => serde_json::to_string(state),
+            Self::NoEct(_) | Self::NoClient(_) | Self::NoHook(..) | Self::NoHookSecret(..) | Self::NoEndpoint(_) => {
+                return Ok(None);
+            }
         };
         let (kind, id) = self.document_key();
         match body {
@@ -296,6 +367,12 @@ impl Change {
             Self::HookSecret(kept) => vec![kept.client.clone()],
             Self::Ect(ect) => directory.clients_of(&ect.ect_id),
             Self::NoEct(id) => directory.clients_of(id),
+            Self::Endpoint(endpoint, _) | Self::NoEndpoint(endpoint) => match endpoint.kind() {
+                EndpointKind::Hook { client, .. }
+                | EndpointKind::Channel { client, .. }
+                | EndpointKind::Iva { client } => vec![client],
+                EndpointKind::Unknown => Vec::new(),
+            },
             Self::Secret(..) => Vec::new(),
         }
     }

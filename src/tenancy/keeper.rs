@@ -4,7 +4,7 @@ use super::{
     certificate,
     declaration::{Declaration, Made},
     directory::{Change, Directory, KeptHookSecret},
-    model::{Certificate, Ect, Hook, Secret},
+    model::{Certificate, Disabled, Ect, EndpointState, Hook, Previous, Secret},
     plan,
     secrets::make_webhook_secret,
 };
@@ -13,9 +13,13 @@ use crate::{
     security::url::{EgressRules, check_url},
 };
 use arc_swap::ArcSwap;
+use async_trait::async_trait;
 use std::sync::Arc;
-use tract_actors::ports::{DocumentWrite, Documents, Endpoint, IdempotencyKey, Store, StoreError, Tenants, Written};
-use tract_domain::{BusinessId, ClientId, Json, Policy, ReceiverId, Topic};
+use tokio::sync::watch;
+use tract_actors::ports::{
+    DocumentWrite, Documents, Endpoint, EndpointKind, IdempotencyKey, Standing, Store, StoreError, Tenants, Written,
+};
+use tract_domain::{BusinessId, ClientId, Json, Policy, ReceiverId, Timestamp, Topic};
 
 /// How often a change is decided anew when another node was faster. Changes are rare; so many in a row is a fault.
 const ATTEMPTS: usize = 16;
@@ -48,6 +52,9 @@ pub type Keep = Option<(IdempotencyKey, Json)>;
 /// As [`Keep`], where the body shows the hook as it came to be.
 pub type KeepHook = Option<(IdempotencyKey, fn(&Hook) -> Json)>;
 
+/// As [`Keep`], where the body says until when the old secret signs.
+pub type KeepUntil = Option<(IdempotencyKey, fn(Timestamp) -> Json)>;
+
 /// What is to be done, and what the caller then gets.
 struct Decided<T> {
     changes: Vec<Change>,
@@ -66,6 +73,8 @@ pub struct Tenancy {
     store: Arc<dyn Store>,
     rules: EgressRules,
     current: ArcSwap<Directory>,
+    /// The revision of `current`.
+    shown: watch::Sender<u64>,
     writing: tokio::sync::Mutex<()>,
 }
 
@@ -73,8 +82,9 @@ impl Tenancy {
     /// Reads all documents. `rules` say which URLs tenants may give.
     pub async fn load(store: Arc<dyn Store>, rules: EgressRules) -> Result<Arc<Self>, TenancyError> {
         let directory = Directory::read(&store.documents().await?)?;
+        let shown = watch::Sender::new(directory.revision);
         let current = ArcSwap::from_pointee(directory);
-        Ok(Arc::new(Self { store, rules, current, writing: tokio::sync::Mutex::default() }))
+        Ok(Arc::new(Self { store, rules, current, shown, writing: tokio::sync::Mutex::default() }))
     }
     /// The present tenants.
     pub fn directory(&self) -> Arc<Directory> {
@@ -87,22 +97,28 @@ impl Tenancy {
         if documents.revision == self.current.load().revision {
             return Ok(false);
         }
-        self.current.store(Arc::new(Directory::read(&documents)?));
+        self.show(Directory::read(&documents)?);
         Ok(true)
     }
 
+    fn show(&self, directory: Directory) {
+        let revision = directory.revision;
+        self.current.store(Arc::new(directory));
+        self.shown.send_replace(revision);
+    }
+
     /// Creates or updates what is declared, all or nothing; idempotent. Says what it made, in the declaration's order;
-    /// certificates are told each time.
-    pub async fn apply(&self, declaration: Declaration) -> Result<Vec<Made>, TenancyError> {
+    /// certificates are told each time. A secret that it replaces still signs for a day.
+    pub async fn apply(&self, declaration: Declaration, now: Timestamp) -> Result<Vec<Made>, TenancyError> {
         let decide = |directory: &Directory| {
-            let plan = plan::plan(&declaration, directory, self.rules)?;
+            let plan = plan::plan(&declaration, directory, self.rules, now)?;
             Ok(Decided::new(plan.changes, plan.made))
         };
         self.change(decide).await
     }
 
-    /// Registers a hook, or replaces its URL and enables it. The secret is shown when this made it. `keep`
-    /// commits in the same step.
+    /// Registers a hook, or replaces its URL and enables it; the present time is its `registered_at`. The secret is shown
+    /// when this made it. `keep` commits in the same step.
     pub async fn register_hook(&self, hook: Hook, keep: KeepHook) -> Result<(Arc<Hook>, Option<Secret>), TenancyError> {
         if let Err(fault) = check_url(&hook.url, self.rules) {
             return Err(vec![Fault::new("url", fault.to_string())].into());
@@ -116,7 +132,7 @@ impl Tenancy {
             }
             let before = directory.hook(&hook.client, &hook.receiver, hook.topic);
             let mut hook = hook.clone();
-            hook.enabled = true;
+            let now = hook.registered_at;
             hook.registered_at = before.map_or(hook.registered_at, |h| h.registered_at);
             let hook = Arc::new(hook);
             let keep = keep.map(|(key, render)| (key, render(&hook)));
@@ -124,11 +140,21 @@ impl Tenancy {
             if before != Some(&hook) {
                 changes.push(Change::Hook(hook.clone()));
             }
+            let endpoint = Endpoint::hook(&hook.client, &hook.receiver, hook.topic);
+            let moved = before.is_some_and(|before| before.url != hook.url);
+            if moved || directory.disabled(&endpoint).is_some() {
+                changes.push(Change::Endpoint(endpoint, EndpointState::Since(now)));
+            }
             let mut made = None;
             if directory.hook_secret(&hook.client, &hook.receiver).is_none() {
                 let secret = make_webhook_secret();
                 let (client, receiver) = (hook.client.clone(), hook.receiver.clone());
-                changes.push(Change::HookSecret(KeptHookSecret { client, receiver, secret: secret.clone() }));
+                changes.push(Change::HookSecret(KeptHookSecret {
+                    client,
+                    receiver,
+                    secret: secret.clone(),
+                    previous: None,
+                }));
                 made = Some(secret);
             }
             Ok(Decided { changes, keep, answer: (hook, made) })
@@ -151,6 +177,50 @@ impl Tenancy {
             }
         };
         self.change(decide).await
+    }
+
+    /// Replaces what a receiver's hooks for a client are signed with; the old secret signs too, until its time that is
+    /// answered. One that was replaced before does so no longer. `keep` commits in the same step.
+    pub async fn rotate_hook_secret(
+        &self,
+        client: &ClientId,
+        receiver: &ReceiverId,
+        now: Timestamp,
+        keep: KeepUntil,
+    ) -> Result<(Secret, Timestamp), TenancyError> {
+        // Made once: when the outcome of a write is unknown and it is found to be done, this is what was written.
+        let secret = make_webhook_secret();
+        let decide = |directory: &Directory| {
+            let old = directory.hook_secret(client, receiver).ok_or(TenancyError::Unknown("hook"))?;
+            let previous = Previous::from(old.clone(), now);
+            let until = previous.until;
+            let keep = keep.map(|(key, render)| (key, render(until)));
+            let kept = KeptHookSecret {
+                client: client.clone(),
+                receiver: receiver.clone(),
+                secret: secret.clone(),
+                previous: Some(previous),
+            };
+            Ok(Decided { changes: vec![Change::HookSecret(kept)], keep, answer: (secret.clone(), until) })
+        };
+        self.change(decide).await
+    }
+
+    /// Enables an endpoint; one that is enabled stays as it is. `keep` commits in the same step.
+    pub async fn enable(&self, endpoint: &Endpoint, now: Timestamp, keep: Keep) -> Result<(), TenancyError> {
+        let decide = |directory: &Directory| {
+            if !directory.has_endpoint(endpoint) {
+                let hook = matches!(endpoint.kind(), EndpointKind::Hook { .. });
+                return Err(TenancyError::Unknown(if hook { "hook" } else { "webhook" }));
+            }
+            let disabled = directory.disabled(endpoint).is_some();
+            let since = || Change::Endpoint(endpoint.clone(), EndpointState::Since(now));
+            Ok(Decided { changes: disabled.then(since).into_iter().collect(), keep: keep.clone(), answer: disabled })
+        };
+        if self.change(decide).await? {
+            tracing::info!(?endpoint, "an endpoint is enabled");
+        }
+        Ok(())
     }
 
     /// Removes an ECT, its hooks and secrets, and itself from all clients. Refused while threads are held by it, unless
@@ -267,13 +337,13 @@ impl Tenancy {
                     if changes.is_empty() && keep.is_none() {
                         return Ok(answer);
                     }
-                    let next = current.with(current.revision + 1, &changes);
-                    (write_of(&changes, &current, &next, keep)?, next, answer)
+                    let (changes, next, lost) = current.step(changes);
+                    (write_of(&changes, &current, lost, keep)?, next, answer)
                 }
             };
             let unknown = match self.store.write_documents(write.clone()).await {
                 Ok(Written::Applied) => {
-                    self.current.store(Arc::new(next));
+                    self.show(next);
                     return Ok(answer);
                 }
                 Ok(Written::Conflict) => false,
@@ -289,7 +359,7 @@ impl Tenancy {
                 undecided = Some((write, next, answer));
                 continue;
             }
-            self.current.store(Arc::new(Directory::read(&documents)?));
+            self.show(Directory::read(&documents)?);
             if is_done(&write, &documents) {
                 return Ok(answer);
             }
@@ -301,15 +371,11 @@ impl Tenancy {
 fn write_of(
     changes: &[Change],
     current: &Directory,
-    next: &Directory,
+    forget: Vec<Endpoint>,
     idempotency: Keep,
 ) -> Result<DocumentWrite, StoreError> {
-    let mut write = DocumentWrite {
-        expected_revision: current.revision,
-        forget: current.lost(next, changes),
-        idempotency,
-        ..DocumentWrite::default()
-    };
+    let mut write =
+        DocumentWrite { expected_revision: current.revision, forget, idempotency, ..DocumentWrite::default() };
     for change in changes {
         match change.document()? {
             Some(document) => write.put.push(document),
@@ -328,6 +394,7 @@ fn is_done(write: &DocumentWrite, documents: &Documents) -> bool {
 }
 
 // Asked for several times per message: no lock, nothing formatted, nothing copied but reference counts.
+#[async_trait]
 impl Tenants for Tenancy {
     fn policy(&self, client: &ClientId, business: BusinessId) -> Option<Arc<Policy>> {
         self.current.load().tenants.get(client)?.businesses.get(&business)?.policy.clone()
@@ -340,5 +407,36 @@ impl Tenants for Tenancy {
     }
     fn iva(&self, client: &ClientId) -> Option<Endpoint> {
         self.current.load().tenants.get(client)?.iva.clone()
+    }
+    fn standing(&self, endpoint: &Endpoint) -> Standing {
+        self.current.load().standing(endpoint)
+    }
+    async fn disable(
+        &self,
+        endpoint: &Endpoint,
+        since: Timestamp,
+        at: Timestamp,
+        reason: &str,
+    ) -> Result<(), StoreError> {
+        // The bot is asked anew for each message, and never disabled (section 9).
+        if matches!(endpoint.kind(), EndpointKind::Iva { .. }) {
+            return Ok(());
+        }
+        let decide = |directory: &Directory| {
+            let meant = directory.has_endpoint(endpoint) && directory.standing(endpoint) == Standing::Enabled { since };
+            let disabled = || EndpointState::Disabled(Disabled { at, reason: reason.to_owned() });
+            let changes = meant.then(|| Change::Endpoint(endpoint.clone(), disabled()));
+            Ok(Decided::new(changes.into_iter().collect(), meant))
+        };
+        match self.change(decide).await {
+            Ok(true) => tracing::warn!(?endpoint, reason, "an endpoint is disabled"),
+            Ok(false) => {}
+            Err(TenancyError::Store(error)) => return Err(error),
+            Err(error) => return Err(StoreError::Corrupt(error.to_string())),
+        }
+        Ok(())
+    }
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.shown.subscribe()
     }
 }

@@ -17,7 +17,10 @@ pub mod secrets;
 pub use declaration::{Declaration, Made};
 pub use directory::Directory;
 pub use keeper::{Tenancy, TenancyError};
-pub use model::{Business, Certificate, ChannelWebhook, Client, Ect, Hook, Iva, PassScope, ReceiveScope, Secret};
+pub use model::{
+    Business, Certificate, ChannelWebhook, Client, Disabled, Ect, EndpointState, Hook, Iva, PassScope, Previous,
+    ReceiveScope, Secret, Secrets,
+};
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::unimplemented, reason = "a test says what it expects by panicking")]

@@ -34,6 +34,34 @@ impl fmt::Debug for Secret {
     }
 }
 
+/// A secret that was replaced, and still signs beside the new one for a while.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Previous {
+    /// The old secret.
+    pub secret: Secret,
+    /// Until when it signs.
+    pub until: Timestamp,
+}
+
+/// How long a replaced secret still signs, in milliseconds.
+pub const PREVIOUS_SIGNS_MS: u64 = 24 * 3600 * 1000;
+
+impl Previous {
+    /// This secret, which is being replaced now.
+    pub fn from(secret: Secret, now: Timestamp) -> Self {
+        Self { secret, until: now.plus(PREVIOUS_SIGNS_MS) }
+    }
+}
+
+/// What an endpoint's deliveries are signed with.
+#[derive(Debug, Clone, Copy)]
+pub struct Secrets<'a> {
+    /// The present secret.
+    pub current: &'a Secret,
+    /// The one before it, which may have had its time.
+    pub previous: Option<&'a Previous>,
+}
+
 /// An external chat tool.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ect {
@@ -161,6 +189,9 @@ pub struct Iva {
     pub url: String,
     /// What they are signed with.
     pub secret: Secret,
+    /// The secret before it, while that signs too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous: Option<Previous>,
     /// How long a turn may take, in milliseconds.
     #[serde(default = "iva_timeout_ms")]
     pub timeout_ms: u64,
@@ -192,6 +223,9 @@ pub struct ChannelWebhook {
     pub url: String,
     /// What it is signed with.
     pub secret: Secret,
+    /// The secret before it, while that signs too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous: Option<Previous>,
 }
 
 /// A hook that a receiver registered (section 4).
@@ -207,11 +241,41 @@ pub struct Hook {
     pub category: String,
     /// Where it is posted.
     pub url: String,
-    /// Whether it is enabled.
-    #[serde(default = "yes")]
-    pub enabled: bool,
     /// When it was registered first: nothing older is ever sent to it.
     pub registered_at: Timestamp,
+}
+
+impl Iva {
+    /// What turns are signed with.
+    pub fn secrets(&self) -> Secrets<'_> {
+        Secrets { current: &self.secret, previous: self.previous.as_ref() }
+    }
+}
+
+impl ChannelWebhook {
+    /// What it is signed with.
+    pub fn secrets(&self) -> Secrets<'_> {
+        Secrets { current: &self.secret, previous: self.previous.as_ref() }
+    }
+}
+
+/// How an endpoint was left when it was disabled or enabled last; there is none of one that was never disabled.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EndpointState {
+    /// It was enabled, at this time.
+    Since(Timestamp),
+    /// It is disabled.
+    Disabled(Disabled),
+}
+
+/// When and why an endpoint was disabled.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Disabled {
+    /// When.
+    pub at: Timestamp,
+    /// Why, for a person.
+    pub reason: String,
 }
 
 impl Client {

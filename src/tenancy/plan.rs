@@ -5,7 +5,9 @@ use super::{
     certificate,
     declaration::{Declaration, DeclaredBusiness, DeclaredClient, DeclaredEct, Made},
     directory::{Change, Directory},
-    model::{Business, Certificate, ChannelWebhook, Client, Ect, Iva, Secret, bot_break_message},
+    model::{
+        Business, Certificate, ChannelWebhook, Client, Ect, EndpointState, Iva, Previous, Secret, bot_break_message,
+    },
     policy::{self, Ects},
     secrets::{make_token, make_webhook_secret, sha256_hex},
 };
@@ -15,7 +17,8 @@ use crate::{
 };
 use serde_json::Value;
 use std::{collections::HashSet, sync::Arc};
-use tract_domain::{ClientId, ReceiverId};
+use tract_actors::ports::Endpoint;
+use tract_domain::{ClientId, ReceiverId, Timestamp};
 
 /// What begins a client's API token that we made.
 const API_TOKEN_PREFIX: &str = "tract_";
@@ -42,7 +45,7 @@ impl Declaration {
         // An ECT may be declared where it cannot be read; that a client's receivers exist is then no question.
         let hidden = |key: &str| key.ends_with(".ect_id") || !key.contains('[') || bad_ects.contains(key);
         let unsure = faults.iter().any(|f| hidden(&f.key));
-        if let Err(more) = plan(&declaration, &Directory::default(), rules) {
+        if let Err(more) = plan(&declaration, &Directory::default(), rules, Timestamp(0)) {
             // What already has a fault has stand-ins for values, about which there is nothing more to say.
             faults.extend(more.into_iter().filter(|fault| {
                 let entity = fault.key.split_inclusive(']').next().unwrap_or_default();
@@ -55,9 +58,14 @@ impl Declaration {
 }
 
 /// Works out what applying this declaration changes, or all that is wrong with it.
-pub(super) fn plan(declaration: &Declaration, directory: &Directory, rules: EgressRules) -> Result<Plan, Vec<Fault>> {
+pub(super) fn plan(
+    declaration: &Declaration,
+    directory: &Directory,
+    rules: EgressRules,
+    now: Timestamp,
+) -> Result<Plan, Vec<Fault>> {
     let faults = Faults::default();
-    let mut planner = Planner { rules, faults: &faults, made: Vec::new() };
+    let mut planner = Planner { rules, faults: &faults, now, made: Vec::new() };
     let mut changes = Vec::new();
     let mut ects = directory.ects.clone();
     let mut seen = HashSet::new();
@@ -85,6 +93,7 @@ pub(super) fn plan(declaration: &Declaration, directory: &Directory, rules: Egre
         let client = Arc::new(planner.client(&at, declared, before.map(Arc::as_ref)));
         planner.check(&at, declared, &client, &ects);
         if before != Some(&client) {
+            changes.extend(moved(before.map(Arc::as_ref), &client, now));
             changes.push(Change::Client(client));
         }
     }
@@ -100,6 +109,18 @@ pub(super) fn plan(declaration: &Declaration, directory: &Directory, rules: Egre
     let made = planner.made;
     let faults = faults.into_vec();
     if faults.is_empty() { Ok(Plan { changes, made }) } else { Err(faults) }
+}
+
+/// A channel webhook that moves to another URL is enabled there, and what waits for it has its schedule begin afresh.
+fn moved(before: Option<&Client>, client: &Client, now: Timestamp) -> Vec<Change> {
+    let url = |client: &Client, id| client.business(id).and_then(|b| b.webhook.as_ref()).map(|w| w.url.clone());
+    let all = client.businesses.iter().map(|b| b.business_id);
+    let moved = all.filter(|id| {
+        let was = before.and_then(|before| url(before, *id));
+        was.is_some_and(|was| url(client, *id).is_some_and(|is| is != was))
+    });
+    let since = |id| Change::Endpoint(Endpoint::channel(&client.client_id, id), EndpointState::Since(now));
+    moved.map(since).collect()
 }
 
 /// What to say of a client that has nobody to give a new conversation to.
@@ -118,6 +139,7 @@ pub(super) fn hold(parsed: &certificate::Parsed) -> Certificate {
 struct Planner<'a> {
     rules: EgressRules,
     faults: &'a Faults,
+    now: Timestamp,
     made: Vec<Made>,
 }
 
@@ -182,6 +204,12 @@ impl Planner<'_> {
         secret
     }
 
+    /// The secret that this one replaces, while that signs too.
+    fn previous(&self, secret: &Secret, before: Option<(&Secret, &Option<Previous>)>) -> Option<Previous> {
+        let (old, previous) = before?;
+        if old == secret { previous.clone() } else { Some(Previous::from(old.clone(), self.now)) }
+    }
+
     fn client(&mut self, at: &str, declared: &DeclaredClient, before: Option<&Client>) -> Client {
         let id = &declared.client_id;
         let api_token_sha256 = match (&declared.api_token, before) {
@@ -195,10 +223,12 @@ impl Planner<'_> {
             }
         };
         let iva = declared.iva.as_ref().map(|iva| {
-            let kept = before.and_then(|c| c.iva.as_ref()).map(|i| &i.secret);
+            let kept = before.and_then(|c| c.iva.as_ref());
+            let secret = self.secret(iva.secret.as_ref(), kept.map(|i| &i.secret), "iva_secret", || id.to_string());
             Iva {
                 url: iva.url.clone(),
-                secret: self.secret(iva.secret.as_ref(), kept, "iva_secret", || id.to_string()),
+                previous: self.previous(&secret, kept.map(|i| (&i.secret, &i.previous))),
+                secret,
                 timeout_ms: iva.timeout_ms,
             }
         });
@@ -237,12 +267,11 @@ impl Planner<'_> {
     fn business(&mut self, client: &ClientId, declared: &DeclaredBusiness, before: Option<&Business>) -> Business {
         let id = declared.business_id;
         let webhook = declared.webhook.as_ref().map(|webhook| {
-            let kept = before.and_then(|b| b.webhook.as_ref()).map(|w| &w.secret);
+            let kept = before.and_then(|b| b.webhook.as_ref());
             let of = || format!("{client}/{id}");
-            ChannelWebhook {
-                url: webhook.url.clone(),
-                secret: self.secret(webhook.secret.as_ref(), kept, "channel_secret", of),
-            }
+            let secret = self.secret(webhook.secret.as_ref(), kept.map(|w| &w.secret), "channel_secret", of);
+            let previous = self.previous(&secret, kept.map(|w| (&w.secret, &w.previous)));
+            ChannelWebhook { url: webhook.url.clone(), secret, previous }
         });
         Business {
             business_id: id,

@@ -5,13 +5,13 @@ use super::{outcome, payload};
 use crate::channel::{self, Profile};
 use crate::iva;
 use crate::security::egress::{Answer, EgressClient, SendFault};
-use crate::tenancy::{Client, Directory, Hook, Secret, Tenancy};
+use crate::tenancy::{Client, Directory, Hook, Secrets, Tenancy};
 use async_trait::async_trait;
 use std::sync::Arc;
 use std::time::Duration;
 use tract_actors::ports::{
-    Attempt, Clock, Deliverer, Delivery, EndpointKind, Store, StoreError, StoredEntry, StoredThread, StoredUser,
-    ThreadKey, What,
+    Attempt, Attempted, Clock, Deliverer, Delivery, EndpointKind, Store, StoreError, StoredEntry, StoredThread,
+    StoredUser, ThreadKey, What,
 };
 use tract_domain::{BusinessId, ClientId, Fact, ReceiverId, Topic};
 
@@ -49,7 +49,7 @@ impl From<StoreError> for Unsent {
 
 #[async_trait]
 impl Deliverer for WebhookDeliverer {
-    async fn attempt(&self, delivery: &Delivery) -> Attempt {
+    async fn attempt(&self, delivery: &Delivery) -> Attempted {
         let directory = self.tenancy.directory();
         let attempted = match delivery.endpoint.kind() {
             EndpointKind::Hook { client, receiver, topic } => {
@@ -59,13 +59,16 @@ impl Deliverer for WebhookDeliverer {
             EndpointKind::Iva { client } => self.turn(&directory, delivery, &client).await,
             EndpointKind::Unknown => Err(Unsent::Void("the endpoint is of an unknown kind")),
         };
-        attempted.unwrap_or_else(|unsent| match unsent {
+        attempted.unwrap_or_else(|unsent| {
+            let outcome = match unsent {
             Unsent::Void(why) => Attempt::Void(why.to_owned()),
             Unsent::Store(error) => {
                 tracing::warn!(endpoint = delivery.endpoint.name(), delivery = delivery.id, %error, "nothing was sent");
                 // The store's own words are for the log; the delivery's record gets the class only.
                 Attempt::Postponed("the store did not answer".to_owned())
             }
+            };
+            Attempted { outcome, status: None, of: None }
         })
     }
 }
@@ -83,17 +86,17 @@ impl WebhookDeliverer {
         client: &ClientId,
         receiver: &ReceiverId,
         topic: Topic,
-    ) -> Result<Attempt, Unsent> {
+    ) -> Result<Attempted, Unsent> {
         let hook = directory.hook(client, receiver, topic).ok_or(Unsent::Void("the hook is not registered"))?;
-        let secret = directory.hook_secret(client, receiver).ok_or(Unsent::Void("the hook has no secret"))?;
+        let secrets = directory.hook_secrets(client, receiver).ok_or(Unsent::Void("the hook has no secret"))?;
         match delivery.what {
-            What::History { after, through } => self.history(hook, secret, delivery, after, through).await,
-            What::CreateUser => self.create_user(hook, secret, delivery).await,
+            What::History { after, through } => self.history(hook, secrets, delivery, after, through).await,
+            What::CreateUser => self.create_user(hook, secrets, delivery).await,
             What::Entry => {
                 let stored = self.entry(delivery).await?;
-                let body = payload::entry(hook, &delivery.user_id, &stored, false);
+                let body = payload::entry(hook, &delivery.user_id, &stored, delivery.replayed);
                 let body = body.ok_or(Unsent::Void("the entry is nothing that a hook is told"))?;
-                Ok(self.judged(&self.post(&hook.url, secret, &delivery.webhook_id, body).await))
+                Ok(self.judged(&self.post(&hook.url, secrets, &delivery.webhook_id, body).await))
             }
             What::Channel { .. } | What::Turn => Err(Unsent::Void("not something for a hook")),
         }
@@ -103,11 +106,11 @@ impl WebhookDeliverer {
     async fn history(
         &self,
         hook: &Hook,
-        secret: &Secret,
+        secrets: Secrets<'_>,
         delivery: &Delivery,
         mut after: u64,
         through: u64,
-    ) -> Result<Attempt, Unsent> {
+    ) -> Result<Attempted, Unsent> {
         while after < through {
             let page = self.store.feed(&delivery.user_id, after, PAGE).await?;
             let Some(last) = page.last().map(|stored| stored.entry.sequence) else { break };
@@ -120,29 +123,25 @@ impl WebhookDeliverer {
             let body = payload::entry(hook, &delivery.user_id, stored, true);
             let body = body.ok_or(Unsent::Void("the entry is nothing that a hook is told"))?;
             let webhook_id = format!("{}-{sequence}", delivery.webhook_id);
-            let attempt = self.judged(&self.post(&hook.url, secret, &webhook_id, body).await);
-            return Ok(match attempt {
-                // What is rejected was received all the same: the rest of the range must not be lost with it.
-                Attempt::Accepted => Attempt::Advanced { after: sequence, rejected: None },
-                Attempt::Rejected(error) => Attempt::Advanced { after: sequence, rejected: Some(error) },
-                other => other,
-            });
+            let attempted = self.judged(&self.post(&hook.url, secrets, &webhook_id, body).await);
+            return Ok(Attempted { of: Some(sequence), ..attempted });
         }
         Err(Unsent::Void("the whole range is sent"))
     }
 
-    async fn create_user(&self, hook: &Hook, secret: &Secret, delivery: &Delivery) -> Result<Attempt, Unsent> {
+    async fn create_user(&self, hook: &Hook, secrets: Secrets<'_>, delivery: &Delivery) -> Result<Attempted, Unsent> {
         let key = self.thread(delivery).await?.key;
         let (_, profile) = self.user(&key).await?;
         let body = payload::create_user(&delivery.user_id, &profile);
         let body = body.ok_or(Unsent::Void("the user cannot be told"))?;
-        let sent = self.post(&hook.url, secret, &delivery.webhook_id, body).await;
-        let attempt = self.judged(&sent);
-        let named = sent.ok().filter(|_| attempt == Attempt::Accepted).and_then(|answer| outcome::ect_user_id(&answer));
+        let sent = self.post(&hook.url, secrets, &delivery.webhook_id, body).await;
+        let attempted = self.judged(&sent);
+        let accepted = attempted.outcome == Attempt::Accepted;
+        let named = sent.ok().filter(|_| accepted).and_then(|answer| outcome::ect_user_id(&answer));
         if let Some(id) = named {
             self.store.keep_ect_user_id(&key.client, &key.auth_id, &hook.receiver, &id).await?;
         }
-        Ok(attempt)
+        Ok(attempted)
     }
 
     async fn channel(
@@ -151,7 +150,7 @@ impl WebhookDeliverer {
         delivery: &Delivery,
         client: &ClientId,
         business: BusinessId,
-    ) -> Result<Attempt, Unsent> {
+    ) -> Result<Attempted, Unsent> {
         let What::Channel { event } = delivery.what else {
             return Err(Unsent::Void("not something for a channel webhook"));
         };
@@ -171,10 +170,10 @@ impl WebhookDeliverer {
         };
         let body = channel::payload::render(event, &stored, &setting);
         let body = body.ok_or(Unsent::Void("the entry is not one of this event"))?;
-        Ok(self.judged(&self.post(&webhook.url, &webhook.secret, &delivery.webhook_id, body).await))
+        Ok(self.judged(&self.post(&webhook.url, webhook.secrets(), &delivery.webhook_id, body).await))
     }
 
-    async fn turn(&self, directory: &Directory, delivery: &Delivery, client: &ClientId) -> Result<Attempt, Unsent> {
+    async fn turn(&self, directory: &Directory, delivery: &Delivery, client: &ClientId) -> Result<Attempted, Unsent> {
         let bot = client_of(directory, client)?.iva.as_ref().ok_or(Unsent::Void("the client has no IVA any more"))?;
         let stored = self.entry(delivery).await?;
         if !matches!(stored.entry.fact, Fact::Message(_)) {
@@ -199,8 +198,9 @@ impl WebhookDeliverer {
         let body = iva::turn::render(&stored, &setting).ok_or(Unsent::Void("the entry is not a message"))?;
         let timeout = Duration::from_millis(bot.timeout_ms);
         let most = iva::answer::MAX_ANSWER;
-        let sent = self.post_within(timeout, most, &bot.url, &bot.secret, &delivery.webhook_id, body).await;
-        Ok(Attempt::Turn(iva::answer::judge(&sent, kept)))
+        let sent = self.post_within(timeout, most, &bot.url, bot.secrets(), &delivery.webhook_id, body).await;
+        let outcome = Attempt::Turn(iva::answer::judge(&sent, kept));
+        Ok(Attempted { outcome, status: status_of(&sent), of: None })
     }
 
     async fn entry(&self, delivery: &Delivery) -> Result<Arc<StoredEntry>, Unsent> {
@@ -225,8 +225,14 @@ impl WebhookDeliverer {
         Ok((user, profile))
     }
 
-    async fn post(&self, url: &str, secret: &Secret, webhook_id: &str, body: Vec<u8>) -> Result<Answer, SendFault> {
-        self.post_within(TIMEOUT, MAX_ANSWER, url, secret, webhook_id, body).await
+    async fn post(
+        &self,
+        url: &str,
+        secrets: Secrets<'_>,
+        webhook_id: &str,
+        body: Vec<u8>,
+    ) -> Result<Answer, SendFault> {
+        self.post_within(TIMEOUT, MAX_ANSWER, url, secrets, webhook_id, body).await
     }
 
     async fn post_within(
@@ -234,18 +240,49 @@ impl WebhookDeliverer {
         timeout: Duration,
         max_answer: usize,
         url: &str,
-        secret: &Secret,
+        secrets: Secrets<'_>,
         webhook_id: &str,
         body: Vec<u8>,
     ) -> Result<Answer, SendFault> {
-        let headers = Signer::new(secret).headers(webhook_id, self.clock.now(), &body);
+        let now = self.clock.now();
+        let headers = Signer::at(secrets, now).headers(webhook_id, now, &body);
         let headers = headers.map_err(|_| SendFault::Unsignable)?;
         self.http.post(url, headers, body.into(), timeout, max_answer).await
     }
 
-    fn judged(&self, sent: &Result<Answer, SendFault>) -> Attempt {
-        outcome::judge(sent, self.clock.now())
+    fn judged(&self, sent: &Result<Answer, SendFault>) -> Attempted {
+        Attempted { outcome: outcome::judge(sent, self.clock.now()), status: status_of(sent), of: None }
     }
+
+    /// Sends a hook a `ping` of its own now, whether the hook is enabled or not: nothing is kept of it.
+    pub async fn ping(&self, hook: &Hook, secrets: Secrets<'_>) -> Pinged {
+        let at = self.clock.now();
+        let webhook_id = format!("ping_{}", uuid::Uuid::now_v7().simple());
+        let sent = self.post(&hook.url, secrets, &webhook_id, payload::ping(hook, at)).await;
+        let Attempted { outcome, status, .. } = self.judged(&sent);
+        let error = match outcome {
+            Attempt::Accepted => None,
+            Attempt::Rejected(error) => Some(error),
+            Attempt::Failed { reason, .. } => Some(reason),
+            _ => Some(format!("status {}", status.unwrap_or_default())),
+        };
+        Pinged { status, latency_ms: self.clock.now().since(at), error }
+    }
+}
+
+/// What came of a ping.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pinged {
+    /// The answer's status, if there was an answer.
+    pub status: Option<u16>,
+    /// How long it took, in milliseconds.
+    pub latency_ms: u64,
+    /// What went wrong, or what the hook said against it; none when it was received.
+    pub error: Option<String>,
+}
+
+fn status_of(sent: &Result<Answer, SendFault>) -> Option<u16> {
+    sent.as_ref().ok().map(|answer| answer.status)
 }
 
 /// Whether a message of the past is one that this hook is to get: not its own, nothing from before it registered.
@@ -279,7 +316,6 @@ mod tests {
             topic: Topic::MessageReceive,
             category: "message".to_owned(),
             url: String::new(),
-            enabled: true,
             registered_at: Timestamp(100),
         };
         let stored = |by: Option<&str>, at: i64| {

@@ -18,7 +18,7 @@ const MAX_ECT_USER_ID: usize = 256;
 pub(super) fn judge(sent: &Result<Answer, SendFault>, now: Timestamp) -> Attempt {
     match sent {
         Ok(answer) => judge_answer(answer, now),
-        Err(fault) => Attempt::Failed { reason: fault.to_string(), status: None, retry_after_ms: None },
+        Err(fault) => Attempt::Failed { reason: fault.to_string(), retry_after_ms: None },
     }
 }
 
@@ -32,7 +32,7 @@ fn judge_answer(answer: &Answer, now: Timestamp) -> Attempt {
         status => {
             let asked = answer.retry_after.as_deref().filter(|_| matches!(status, 429 | 503));
             let retry_after_ms = asked.and_then(|text| retry_after(text, now));
-            Attempt::Failed { reason: format!("status {status}"), status: Some(status), retry_after_ms }
+            Attempt::Failed { reason: format!("status {status}"), retry_after_ms }
         }
     }
 }
@@ -115,12 +115,11 @@ mod tests {
     #[test]
     fn everything_else_failed() {
         for status in [100, 301, 302, 307, 400, 401, 404, 409, 500, 599] {
-            let expected =
-                Attempt::Failed { reason: format!("status {status}"), status: Some(status), retry_after_ms: None };
+            let expected = Attempt::Failed { reason: format!("status {status}"), retry_after_ms: None };
             assert_eq!(judge(&Ok(answer(status, r#"{"error": "x"}"#)), NOW), expected);
         }
         assert_eq!(judge(&Ok(answer(410, "")), NOW), Attempt::Gone);
-        let timed_out = Attempt::Failed { reason: "timed out".to_owned(), status: None, retry_after_ms: None };
+        let timed_out = Attempt::Failed { reason: "timed out".to_owned(), retry_after_ms: None };
         assert_eq!(judge(&Err(SendFault::TimedOut), NOW), timed_out);
     }
 

@@ -6,7 +6,9 @@ use crate::tenancy::Hook;
 use crate::wire;
 use serde::Serialize;
 use tract_actors::ports::StoredEntry;
-use tract_domain::{Agent, ControlChange, Entry, Event, Fact, Json, Message, ReceiverId, StateChange, UserId};
+use tract_domain::{
+    Agent, ControlChange, Entry, Event, Fact, Json, Message, ReceiverId, StateChange, Timestamp, UserId,
+};
 
 #[derive(Serialize)]
 struct Receive<'a> {
@@ -51,11 +53,11 @@ pub(crate) fn entry(hook: &Hook, user_id: &UserId, stored: &StoredEntry, replaye
         Fact::Message(message) => receive(&hook.receiver, user_id, *message_id, entry, message, replayed),
         Fact::Event(Event::Agent { by, agent, metadata, .. }) => {
             let said = agent_fields(Metadata::of(metadata.as_ref()), agent.as_ref()).with("by", by);
-            report(hook, user_id, entry, said)
+            report(hook, user_id, entry, said, replayed)
         }
         Fact::Event(Event::Iva { .. }) => None,
-        Fact::State(change) => report(hook, user_id, entry, state(change)),
-        Fact::Control(change) => report(hook, user_id, entry, control(entry, change)),
+        Fact::State(change) => report(hook, user_id, entry, state(change), replayed),
+        Fact::Control(change) => report(hook, user_id, entry, control(entry, change), replayed),
     }
 }
 
@@ -85,11 +87,12 @@ fn receive(
     serde_json::to_vec(&body).ok()
 }
 
-fn report(hook: &Hook, user_id: &UserId, entry: &Entry, about: Metadata) -> Option<Vec<u8>> {
+fn report(hook: &Hook, user_id: &UserId, entry: &Entry, about: Metadata, replayed: bool) -> Option<Vec<u8>> {
     let metadata = about
         .with("sequence", entry.sequence)
         .with("control_epoch", entry.control_epoch)
-        .with("timestamp", wire::time(entry.at));
+        .with("timestamp", wire::time(entry.at))
+        .with_some("replayed", replayed.then_some(true));
     let body = Report {
         conversation_number: entry.conversation.to_string(),
         user_id,
@@ -130,6 +133,15 @@ fn agent_fields(metadata: Metadata, agent: Option<&Agent>) -> Metadata {
     known.into_iter().fold(metadata, |metadata, (name, value)| metadata.with(&name, value))
 }
 
+/// The body of a ping, which says which hook it tries.
+pub(super) fn ping(hook: &Hook, at: Timestamp) -> Vec<u8> {
+    let subcategory = hook.topic.names().1;
+    let body = serde_json::json!({
+        "event": "ping", "category": hook.category, "subcategory": subcategory, "timestamp": wire::time(at),
+    });
+    body.to_string().into_bytes()
+}
+
 /// The body of `user_events.create_user`.
 pub(crate) fn create_user(user_id: &UserId, profile: &Profile) -> Option<Vec<u8>> {
     let body = CreateUser {
@@ -146,7 +158,7 @@ pub(crate) fn create_user(user_id: &UserId, profile: &Profile) -> Option<Vec<u8>
 mod tests {
     use super::*;
     use serde_json::{Value, json};
-    use tract_domain::{Body, Cause, ControlAction, Sender, State, Timestamp, Topic};
+    use tract_domain::{Body, Cause, ControlAction, Sender, State, Topic};
 
     fn id(text: &str) -> ReceiverId {
         ReceiverId::new(text).unwrap()
@@ -159,7 +171,6 @@ mod tests {
             topic,
             category: category.to_owned(),
             url: "https://chat.sprinkle.example/hook".to_owned(),
-            enabled: true,
             registered_at: Timestamp(0),
         }
     }
@@ -278,6 +289,14 @@ mod tests {
                    "cause": "offer", "from": "iva", "to": "sprinkle", "by": "iva", "active": "iva", "offer_id": "o-1",
                    "deadline": "2020-06-22T07:25:25.120Z", "metadata": {"why": "vip"}})
         );
+    }
+
+    #[test]
+    fn an_event_that_was_a_dead_letter_says_so() {
+        let event = Event::Agent { topic: Topic::AeuReceived, by: id("other"), agent: None, metadata: None };
+        let body = rendered(&hook(Topic::AeuReceived, "aeu_events"), Fact::Event(event), true);
+        let about: Value = serde_json::from_str(body["metadata"].as_str().unwrap()).unwrap();
+        assert_eq!((&about["replayed"], &about["by"]), (&json!(true), &json!("other")));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! How a delivery proves where it comes from (section 8): the published `X-Hub-Signature` and Standard Webhooks.
 
-use crate::tenancy::Secret;
+use crate::tenancy::{Secret, Secrets};
 use base64::{Engine, engine::GeneralPurpose, engine::general_purpose};
 use hmac::{Hmac, KeyInit, Mac};
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, InvalidHeaderValue};
@@ -29,6 +29,14 @@ impl<'a> Signer<'a> {
     /// Signs with one secret.
     pub fn new(secret: &'a Secret) -> Self {
         Self { secrets: vec![secret] }
+    }
+    /// Signs with the secrets that are valid at this time.
+    pub fn at(secrets: Secrets<'a>, now: Timestamp) -> Self {
+        let signer = Self::new(secrets.current);
+        match secrets.previous.filter(|previous| now < previous.until) {
+            Some(previous) => signer.and(&previous.secret),
+            None => signer,
+        }
     }
     /// Signs with this older secret too: in `webhook-signature` beside the others, and in
     /// `X-Hub-Signature-Previous`, which has room for the first such only.
@@ -85,6 +93,7 @@ fn mac<M: Mac + KeyInit>(key: &[u8], parts: &[&[u8]]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tenancy::Previous;
     use standardwebhooks::Webhook;
 
     const BODY: &[u8] = br#"{"user_id":"u-1","message_body":"{\"text\":\"\u00fc\"}"}"#;
@@ -145,6 +154,19 @@ mod tests {
         assert_eq!(text(&signed, "x-hub-signature"), hub_signature(&new, BODY));
         assert_eq!(text(&signed, "x-hub-signature-previous"), hub_signature(&old, BODY));
         assert!(!headers(&Signer::new(&new)).contains_key("x-hub-signature-previous"));
+    }
+
+    #[test]
+    fn the_previous_secret_signs_until_its_end() {
+        let current = Secret::new(SHOWN);
+        let previous = Previous { secret: Secret::new("whsec_b2xk"), until: Timestamp(100) };
+        let signed_at = |at| {
+            let secrets = Secrets { current: &current, previous: Some(&previous) };
+            Signer::at(secrets, Timestamp(at)).headers("msg-1", Timestamp(at), BODY).unwrap()
+        };
+        assert!(signed_at(99).contains_key("x-hub-signature-previous"));
+        assert!(!signed_at(100).contains_key("x-hub-signature-previous"));
+        assert!(!text(&signed_at(100), "webhook-signature").contains(' '));
     }
 
     #[test]

@@ -58,7 +58,7 @@ certificates = ["sprinkle.pem"]
 #[test]
 fn help_has_an_example_for_every_command() {
     let here = directory(&[]);
-    for command in ["demo", "serve", "apply", "token", "check", "conformance"] {
+    for command in ["demo", "serve", "apply", "token", "check", "conformance", "hooks"] {
         let output = tract(here.path(), &[command, "--help"], &[]);
         assert!(
             output.status.success() && stdout(&output).contains(&format!("Example:\n  tract {command}")),
@@ -121,6 +121,11 @@ fn errors_are_one_line() {
         (&["apply", "-f", "tenants.toml", "--admin-token", "x", "--url", "nowhere"], "must be a URL such as"),
         (&["token", "--client", "acme"], "--receiver"),
         (&["token", "--client", "a", "--receiver", "b", "--admin-token", "x", "--ttl", "soon"], "must be a duration"),
+        (&["hooks", "list"], "--admin-token"),
+        (&["hooks", "enable", "--admin-token", "x"], "<ENDPOINT>"),
+        (&["hooks", "replay", "--admin-token", "x"], "--webhook-id"),
+        (&["hooks", "replay", "--webhook-id", "m", "--since", "2026-01-01T00:00:00Z", "--admin-token", "x"], "--since"),
+        (&["hooks", "dead-letters", "--limit", "many", "--admin-token", "x"], "--limit"),
         (&["frobnicate"], "unrecognized subcommand"),
         (&["check", "--frobnicate"], "unexpected argument"),
     ] {
@@ -213,6 +218,47 @@ fn token_prints_the_token_alone() {
     assert!(head.starts_with("POST /admin/v1/tokens "), "{head}");
     let body: serde_json::Value = serde_json::from_str(&body).unwrap();
     assert_eq!(body, serde_json::json!({ "client_id": "acme", "receiver": "sprinkle", "ttl_seconds": 5400 }));
+}
+
+#[test]
+fn hooks_show_a_table_or_json() {
+    let here = directory(&[]);
+    let help = stdout(&tract(here.path(), &["hooks", "--help"], &[]));
+    for what in ["list", "enable", "dead-letters", "replay"] {
+        assert!(help.contains(what), "{help}");
+        let output = stdout(&tract(here.path(), &["hooks", what, "--help"], &[]));
+        assert!(output.contains(&format!("Example:\n  tract hooks {what}")), "{output}");
+    }
+    let answer =
+        r#"{"hooks":[{"endpoint":"iva:acme","enabled":true,"breaker":"closed","pending":2,"dead_letters":0}]}"#;
+    let (url, asked) = router("200 OK", answer);
+    let environment = [("TRACT_URL", url.as_str()), ("TRACT_ADMIN_TOKEN", "let-me-in")];
+    let output = tract(here.path(), &["hooks", "list", "--client", "acme"], &environment);
+    let expected = "ENDPOINT  ENABLED  BREAKER  PENDING  DEAD_LETTERS  LAST_SUCCESS_AT  LAST_ERROR\n\
+                    iva:acme  true     closed   2        0             -                -\n";
+    assert_eq!(stdout(&output), expected, "{output:?}");
+    let (head, _) = asked.join().unwrap();
+    assert!(head.starts_with("GET /admin/v1/hooks?client_id=acme ") && head.contains("Bearer let-me-in"), "{head}");
+
+    let (url, asked) = router("200 OK", answer);
+    let output = tract(here.path(), &["hooks", "list", "--json", "--url", &url, "--admin-token", "x"], &[]);
+    let shown: serde_json::Value = serde_json::from_str(&stdout(&output)).unwrap();
+    assert_eq!(shown["hooks"][0]["pending"], 2);
+    assert!(asked.join().unwrap().0.starts_with("GET /admin/v1/hooks "));
+
+    let (url, asked) = router("200 OK", r#"{"success":true,"replayed":3}"#);
+    let since = ["hooks", "replay", "--client", "acme", "--since", "2026-01-01T00:00:00Z"];
+    let output = tract(here.path(), &[&since[..], &["--url", &url, "--admin-token", "x"]].concat(), &[]);
+    assert_eq!(stdout(&output), "3\n", "{output:?}");
+    let (head, body) = asked.join().unwrap();
+    assert!(head.starts_with("POST /admin/v1/dead_letters/replay "), "{head}");
+    let body: serde_json::Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(body, serde_json::json!({"client_id": "acme", "since": "2026-01-01T00:00:00Z"}));
+
+    let (url, asked) = router("404 Not Found", r#"{"error":"no such hook","code":"unknown_hook"}"#);
+    let enable = ["hooks", "enable", "hook:a:b:message:receive", "--url", &url, "--admin-token", "x"];
+    assert_eq!(one_line(&tract(here.path(), &enable, &[])), "tract: the router refused: no such hook\n");
+    asked.join().unwrap();
 }
 
 /// The token of a run that did not begin would only mislead.

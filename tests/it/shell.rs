@@ -360,7 +360,7 @@ async fn retries_that_are_due_later_survive_a_restart() {
         attempts.map(|r| r.header("webhook-id").to_owned()).collect::<Vec<_>>()
     };
     assert_eq!(attempts().len(), 1, "it is not due yet");
-    router.clock.advance(4_000);
+    router.clock.advance(4_500);
     router.desk.find("the second attempt", |_| (attempts().len() == 2).then_some(())).await;
     assert_eq!(attempts()[0], attempts()[1], "it is the same delivery");
     router.stop().await;

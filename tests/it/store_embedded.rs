@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use std::{path::Path, sync::Arc};
 use tempfile::TempDir;
 use tract::store::{OpenError, SqliteOptions, SqliteStore};
-use tract_actors::ports::{Commit, Committed, Store, StoreError};
+use tract_actors::ports::{Commit, Committed, Outbox, Store, StoreError};
 
 struct Directory(TempDir);
 
@@ -193,4 +193,28 @@ async fn the_log_stays_short() {
     assert!(log < 64 << 20, "{log} bytes of log");
     store.close().await;
     assert!(!place.path().join("tract.db-wal").exists(), "a store that was closed is one file");
+}
+
+/// What an older version of this program left is read, and goes on.
+#[tokio::test]
+async fn a_store_from_before_dead_letters_is_taken_over() {
+    const BACK: &str = "DROP TABLE received; DROP TABLE dead_letters; ALTER TABLE endpoints DROP COLUMN dead; \
+        ALTER TABLE endpoints DROP COLUMN received; ALTER TABLE outbox DROP COLUMN log; \
+        ALTER TABLE outbox DROP COLUMN replayed; PRAGMA user_version = 2;";
+    let place = Directory::new();
+    let (one, store) = (hook("one"), open(place.path()));
+    let user_id = open_thread(&*store, 1, "walter").await;
+    let commit = next_step(&*store, &user_id, 2).await;
+    applied(&*store, Commit { outbox: vec![delivery(&one, 1), delivery(&one, 2)], ..commit }).await;
+    store.close().await;
+    drop(store);
+    rusqlite::Connection::open(place.path().join("tract.db")).unwrap().execute_batch(BACK).unwrap();
+
+    let store = open(place.path());
+    let waiting = store.outbox(&one, 0, 10).await.unwrap();
+    assert_eq!(waiting.iter().map(|d| (d.sequence, d.replayed)).collect::<Vec<_>>(), [(1, false), (2, false)]);
+    let end = crate::store_contract::outbox::over(&one, waiting[0].id, tract_actors::ports::End::Dead, NOW);
+    store.update_outbox(vec![end]).await.unwrap();
+    let status = store.endpoint_status(&one).await.unwrap();
+    assert_eq!((status.pending, status.dead), (1, 1));
 }

@@ -71,7 +71,13 @@ fn probe(method: &Method, path: &str) -> Option<Probe> {
         ("POST", "/tract/hooks/register") => Own(|| {
             Call::body(json!({"category": "message", "subcategory": "receive", "url": "http://127.0.0.1:9/elsewhere"}))
         }),
-        ("GET", "/tract/hooks/list") => Own(Call::default),
+        ("GET", "/tract/hooks/list" | "/tract/hooks/deliveries") => Own(Call::default),
+        ("POST", "/tract/hooks/enable" | "/tract/hooks/test") => {
+            Own(|| Call::body(json!({"category": "message", "subcategory": "receive"})))
+        }
+        ("POST", "/tract/hooks/secret/rotate") => Own(|| Call::body(json!({}))),
+        ("POST", "/tract/hooks/replay") => Own(|| Call::body(json!({"since": "2026-01-01T00:00:00Z"}))),
+        ("POST", "/v1.0/webhook") => Names(|ids| Call::body(json!({"enabled": true, "business_id": ids.business}))),
         ("POST", "/tract/hooks/unregister") => {
             Own(|| Call::body(json!({"category": "user_events", "subcategory": "create_user"})))
         }

@@ -1,6 +1,7 @@
-//! The operator's side, `/admin/v1` (section 11): tenants, tokens, threads. Secrets go in and never come out.
+//! The operator's side, `/admin/v1` (section 11): tenants, tokens, threads, endpoints and dead letters. Secrets go in and never come out.
 
 pub mod certificates;
+pub mod hooks;
 pub mod tenants;
 pub mod threads;
 pub mod tokens;

@@ -47,7 +47,7 @@ async fn apply_value(edge: &Edge, declaration: Value) -> Result<Vec<Made>, Probl
     if !faults.is_empty() {
         return Err(TenancyError::from(faults).into());
     }
-    Ok(edge.tenancy.apply(declaration).await?)
+    Ok(edge.tenancy.apply(declaration, edge.now()).await?)
 }
 
 /// Puts the id from the path into the body, which may repeat it but not contradict it.

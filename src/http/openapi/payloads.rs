@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 /// How all of them are delivered.
 pub(super) const DELIVERY: &str = "Delivered at least once, in order for each thread; duplicates carry the same \
     `webhook-id`. Signed as Standard Webhooks (`webhook-id`, `webhook-timestamp`, `webhook-signature`) and with \
-    `X-Hub-Signature: sha1=…`. Answer with a 2xx within 5 seconds (the bot: within its own timeout); a non-empty `error` in \
+    `X-Hub-Signature: sha1=…`; for 24 hours after a secret is replaced, both sign (`X-Hub-Signature-Previous`). Answer with a 2xx within 5 seconds (the bot: within its own timeout); a non-empty `error` in \
     the answer's JSON rejects it.";
 
 /// One kind of webhook.
@@ -29,9 +29,23 @@ pub(super) fn webhooks() -> Vec<Webhook> {
         webhook("aeu_events", "Another agent side reported something", SchemaOf::of::<EventHappened>()),
         webhook("user_events.create_user", "A user was created", SchemaOf::of::<UserCreated>()),
         webhook("thread_control", "Control moved, or was asked for", SchemaOf::of::<EventHappened>()),
+        webhook("ping", "A hook is tried, by `POST /tract/hooks/test/`", SchemaOf::of::<HookPinged>()),
         webhook("channel", "A message or event for the customer", SchemaOf::of::<ChannelWebhookBody>()),
         webhook("iva_turn", "A customer's message for the bot", SchemaOf::of::<IvaTurn>()),
     ]
+}
+
+/// A ping, to the hook that it tries. It has a `webhook-id` of its own and is not sent again.
+#[derive(Serialize, ToSchema)]
+struct HookPinged {
+    /// Always `ping`.
+    #[schema(example = "ping")]
+    event: String,
+    #[schema(example = "message")]
+    category: String,
+    #[schema(example = "receive")]
+    subcategory: String,
+    timestamp: String,
 }
 
 /// A message, to a `message.receive` hook.

@@ -177,6 +177,8 @@ async fn a_panic_is_a_500() {
     }
     let mut fixture = Fixture::start().await;
     let edge = Edge {
+        deliverer: Arc::clone(&fixture.edge.deliverer),
+        breakers: Arc::clone(&fixture.edge.breakers),
         threads: Arc::new(Panics),
         store: Arc::clone(&fixture.edge.store),
         tenancy: Arc::clone(&fixture.edge.tenancy),

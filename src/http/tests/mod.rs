@@ -4,8 +4,9 @@
 mod admin;
 mod bounds;
 mod calls;
+mod hooks;
 
-use super::{Edge, Readiness, Threads, service};
+use super::{Breakers, Edge, Readiness, Threads, service};
 use crate::clock::SystemClock;
 use crate::security::chain::Roots;
 use crate::security::egress::EgressClient;
@@ -16,6 +17,7 @@ use crate::security::url::EgressRules;
 use crate::store::sqlite::{SqliteOptions, SqliteStore};
 use crate::telemetry;
 use crate::tenancy::{Declaration, Secret, Tenancy};
+use crate::webhook::WebhookDeliverer;
 use async_trait::async_trait;
 use axum::Router;
 use axum::body::Body;
@@ -26,7 +28,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use tempfile::TempDir;
 use tower::ServiceExt;
-use tract_actors::ports::{Clock, Commit, Committed, DeadlineChange, KeptAnswer, Store, Tenants};
+use tract_actors::ports::{Clock, Commit, Committed, DeadlineChange, Endpoint, KeptAnswer, Store, Tenants};
 use tract_actors::router::{Answer, Ask, Failure};
 use tract_domain::{ClientId, Context, ReceiverId, Timestamp};
 use uuid::Uuid;
@@ -44,6 +46,15 @@ impl Clock for ManualClock {
     }
     async fn sleep_until(&self, _: Timestamp) {
         std::future::pending::<()>().await;
+    }
+}
+
+/// No breaker is ever open.
+struct Closed;
+
+impl Breakers for Closed {
+    fn is_open(&self, _: &Endpoint) -> bool {
+        false
     }
 }
 
@@ -151,8 +162,8 @@ impl Fixture {
         let tenancy = Tenancy::load(Arc::clone(&store), egress).await.unwrap();
         let (declaration, faults) = Declaration::read(&tenants());
         assert!(faults.is_empty(), "{faults:?}");
-        tenancy.apply(declaration).await.unwrap();
         let clock = Arc::new(ManualClock(AtomicI64::new(SystemClock.now().0)));
+        tenancy.apply(declaration, clock.now()).await.unwrap();
         let tokens = Tokens::new([("k1".to_owned(), Secret::new("s".repeat(32)))]).unwrap();
         let threads =
             Direct { store: Arc::clone(&store), tenancy: Arc::clone(&tenancy), clock: Arc::clone(&clock) as _ };
@@ -163,7 +174,12 @@ impl Fixture {
             EgressClient::new(egress, &[]).unwrap(),
             Roots::load(&[]),
         );
+        let egress_client = EgressClient::new(egress, &[]).unwrap();
+        let deliverer =
+            WebhookDeliverer::new(Arc::clone(&store), Arc::clone(&tenancy), Arc::clone(&clock) as _, egress_client);
         let edge = Arc::new(Edge {
+            deliverer: Arc::new(deliverer),
+            breakers: Arc::new(Closed),
             signed: Arc::new(signed),
             threads: Arc::new(threads),
             store,

@@ -16,6 +16,9 @@ use tract_domain::{Timestamp, UserId};
 /// The name of the outbox's counter; the others are partitions.
 const OUTBOX: i64 = -1;
 
+/// How many of an endpoint's received deliveries are kept at least; at twice as many the older half goes.
+const RECEIVED_KEPT: i64 = 1_000;
+
 /// An unsigned number as SQLite keeps it. None of ours comes near the bound, except from a broken caller.
 pub(super) fn int(n: u64) -> i64 {
     i64::try_from(n).unwrap_or(i64::MAX)
@@ -59,7 +62,9 @@ impl Memory {
 /// How an endpoint fared within the transaction; written once for all.
 #[derive(Default)]
 pub(super) struct Fare {
-    pending: i64,
+    pub(super) pending: i64,
+    pub(super) dead: i64,
+    pub(super) received: i64,
     pub(super) last_success_at: Option<Timestamp>,
     pub(super) last_error: Option<String>,
 }
@@ -134,7 +139,13 @@ impl<'a> Batch<'a> {
     /// Removes an endpoint and all that waits for it.
     pub(super) fn forget(&mut self, endpoint: &Endpoint) -> Result<(), Fault> {
         let Some(number) = self.memory.endpoints.remove(endpoint) else { return Ok(()) };
-        self.sql("DELETE FROM outbox WHERE endpoint = ?1")?.execute([number])?;
+        for sql in [
+            "DELETE FROM outbox WHERE endpoint = ?1",
+            "DELETE FROM received WHERE endpoint = ?1",
+            "DELETE FROM dead_letters WHERE endpoint = ?1",
+        ] {
+            self.sql(sql)?.execute([number])?;
+        }
         self.sql("DELETE FROM endpoints WHERE id = ?1")?.execute([number])?;
         self.fares.remove(&number);
         self.deliveries.retain(|delivery| delivery.endpoint != *endpoint);
@@ -148,25 +159,11 @@ impl<'a> Batch<'a> {
 
     /// Adds deliveries to the outbox, in order.
     pub(super) fn enqueue(&mut self, about: &About<'_>, new: &[NewDelivery]) -> Result<(), Fault> {
-        const INSERT: &str = "INSERT INTO outbox (endpoint, id, thread, webhook_id, what, sequence, answers_handoff, \
-            created_at, due_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?8)";
         for delivery in new {
             let endpoint = self.number(&delivery.endpoint)?;
             self.memory.outbox += 1;
-            let id = self.memory.outbox;
-            self.sql(INSERT)?.execute((
-                endpoint,
-                int(id),
-                about.thread,
-                &delivery.webhook_id,
-                record::write_what(&delivery.what)?,
-                int(delivery.sequence),
-                delivery.answers_handoff.map(int),
-                about.now.0,
-            ))?;
-            self.fare(endpoint).pending += 1;
-            self.deliveries.push(Delivery {
-                id,
+            let delivery = Delivery {
+                id: self.memory.outbox,
                 endpoint: delivery.endpoint.clone(),
                 user_id: about.user_id.clone(),
                 webhook_id: delivery.webhook_id.clone(),
@@ -177,9 +174,44 @@ impl<'a> Batch<'a> {
                 attempts: 0,
                 first_attempt_at: None,
                 due_at: about.now,
+                replayed: false,
                 entry: about.entries.iter().find(|e| e.entry.sequence == delivery.sequence).cloned(),
-            });
+            };
+            self.insert(endpoint, about.thread, delivery, None)?;
         }
+        Ok(())
+    }
+
+    /// Puts a dead letter behind everything that waits, under the next id.
+    pub(super) fn enqueue_again(
+        &mut self,
+        endpoint: i64,
+        thread: i64,
+        mut delivery: Delivery,
+        log: Option<String>,
+    ) -> Result<(), Fault> {
+        self.memory.outbox += 1;
+        delivery.id = self.memory.outbox;
+        self.insert(endpoint, thread, delivery, log)
+    }
+
+    fn insert(&mut self, endpoint: i64, thread: i64, delivery: Delivery, log: Option<String>) -> Result<(), Fault> {
+        const INSERT: &str = "INSERT INTO outbox (endpoint, id, thread, webhook_id, what, sequence, answers_handoff, \
+            created_at, due_at, log, replayed) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?8, ?9, ?10)";
+        self.sql(INSERT)?.execute((
+            endpoint,
+            int(delivery.id),
+            thread,
+            &delivery.webhook_id,
+            record::write_what(&delivery.what)?,
+            int(delivery.sequence),
+            delivery.answers_handoff.map(int),
+            delivery.created_at.0,
+            log,
+            delivery.replayed,
+        ))?;
+        self.fare(endpoint).pending += 1;
+        self.deliveries.push(delivery);
         Ok(())
     }
 
@@ -198,13 +230,31 @@ impl<'a> Batch<'a> {
         Ok(())
     }
 
+    /// Forgets all but the last ones that an endpoint received.
+    fn trim(&self, endpoint: i64) -> Result<(), Fault> {
+        const FIRST_KEPT: &str =
+            "SELECT id, of FROM received WHERE endpoint = ?1 ORDER BY id DESC, of DESC LIMIT 1 OFFSET ?2";
+        const TRIM: &str = "DELETE FROM received WHERE endpoint = ?1 AND (id, of) < (?2, ?3)";
+        let first: (i64, i64) = {
+            let mut select = self.sql(FIRST_KEPT)?;
+            let first = select.query_row((endpoint, RECEIVED_KEPT - 1), |row| Ok((row.get(0)?, row.get(1)?)));
+            let Some(first) = first.optional()? else { return Ok(()) };
+            first
+        };
+        let gone = self.sql(TRIM)?.execute((endpoint, first.0, first.1))?;
+        self.sql("UPDATE endpoints SET received = received - ?2 WHERE id = ?1")?
+            .execute((endpoint, i64::try_from(gone).unwrap_or(i64::MAX)))?;
+        Ok(())
+    }
+
     /// Writes what was gathered; what remains is to commit. Returns the new deliveries in commit order.
     pub(super) fn finish(self) -> Result<Vec<Delivery>, Fault> {
         const COUNT: &str =
             "INSERT INTO counters (name, last) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET last = excluded.last";
         const FARE: &str = "UPDATE endpoints SET pending = pending + ?2, last_success_at = \
             CASE WHEN ?3 IS NULL THEN last_success_at ELSE max(?3, coalesce(last_success_at, ?3)) END, \
-            last_error = coalesce(?4, last_error) WHERE id = ?1";
+            last_error = coalesce(?4, last_error), dead = dead + ?5, received = received + ?6 WHERE id = ?1 \
+            RETURNING received";
         for partition in &self.counted {
             if let Some(last) = self.memory.counters.get(usize::from(*partition)) {
                 self.sql(COUNT)?.execute((i64::from(*partition), int(*last)))?;
@@ -215,7 +265,11 @@ impl<'a> Batch<'a> {
         }
         for (endpoint, fare) in &self.fares {
             let success = fare.last_success_at.map(|at| at.0);
-            self.sql(FARE)?.execute((endpoint, fare.pending, success, &fare.last_error))?;
+            let row = (endpoint, fare.pending, success, &fare.last_error, fare.dead, fare.received);
+            let received: Option<i64> = self.sql(FARE)?.query_row(row, |row| row.get(0)).optional()?;
+            if fare.received > 0 && received.is_some_and(|received| received >= 2 * RECEIVED_KEPT) {
+                self.trim(*endpoint)?;
+            }
         }
         Ok(self.deliveries)
     }

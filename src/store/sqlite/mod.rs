@@ -5,6 +5,8 @@
 
 mod batch;
 mod checkpoint;
+mod delivery_query;
+mod delivery_step;
 mod fault;
 mod other_steps;
 mod query;
@@ -16,10 +18,9 @@ mod writer;
 use self::{
     batch::Memory,
     checkpoint::Checkpoints,
+    delivery_step::{Bury, SendAgain, UpdateOutbox},
     fault::Fault,
-    other_steps::{
-        ForgetExpired, KeepEctUserId, MaxPages, Ping, RememberRequest, UpdateOutbox, WriteDocuments, WriteUser,
-    },
+    other_steps::{ForgetExpired, Keep, KeepEctUserId, MaxPages, Ping, RememberRequest, WriteDocuments, WriteUser},
     reader::Readers,
     thread_step::CommitThread,
     writer::Writer,
@@ -35,10 +36,11 @@ use std::{
     sync::Arc,
 };
 use tract_actors::ports::{
-    Commit, Committed, Delivery, DocumentWrite, Documents, Endpoint, EndpointStatus, Kept, OutboxSink, OutboxUpdate,
-    Store, StoreError, StoredEntry, StoredThread, StoredUser, ThreadPage, ThreadQuery, UserWrite, Written,
+    Buried, Commit, Committed, Delivery, DeliveryPage, DeliveryQuery, DocumentWrite, Documents, Endpoint,
+    EndpointStatus, IdempotencyKey, Kept, Outbox, OutboxSink, OutboxUpdate, Replay, Store, StoreError, StoredEntry,
+    StoredThread, StoredUser, ThreadPage, ThreadQuery, UserWrite, Written,
 };
-use tract_domain::{BusinessId, ClientId, ReceiverId, State, Timestamp, UserId};
+use tract_domain::{BusinessId, ClientId, Json, ReceiverId, State, Timestamp, UserId};
 
 /// The database within the directory.
 const FILE: &str = "tract.db";
@@ -258,6 +260,10 @@ impl Store for SqliteStore {
         self.writer.ask(RememberRequest { key, until, now }).await
     }
 
+    async fn keep(&self, key: IdempotencyKey, body: Json, now: Timestamp) -> Result<(), StoreError> {
+        self.writer.ask(Keep { key, body, now }).await
+    }
+
     async fn forget_expired(&self, now: Timestamp) -> Result<u64, StoreError> {
         let mut forgotten = 0;
         loop {
@@ -299,17 +305,35 @@ impl Store for SqliteStore {
         self.writer.ask(WriteDocuments(write)).await
     }
 
+    async fn ping(&self) -> Result<(), StoreError> {
+        self.writer.ask(Ping).await
+    }
+
+    async fn close(&self) {
+        self.points.close();
+        self.scans.close();
+        self.writer.close().await;
+    }
+}
+
+#[async_trait]
+impl Outbox for SqliteStore {
     fn subscribe(&self, sink: Arc<dyn OutboxSink>) {
         self.writer.subscribe(sink);
     }
 
-    async fn backlog(&self) -> Result<Vec<Endpoint>, StoreError> {
-        self.points.ask(query::backlog).await
+    async fn endpoints(&self) -> Result<Vec<(Endpoint, EndpointStatus)>, StoreError> {
+        self.scans.ask(delivery_query::endpoints).await
+    }
+
+    async fn endpoint_status(&self, endpoint: &Endpoint) -> Result<EndpointStatus, StoreError> {
+        let endpoint = endpoint.clone();
+        self.points.ask(move |conn| delivery_query::endpoint_status(conn, &endpoint)).await
     }
 
     async fn outbox(&self, endpoint: &Endpoint, after: u64, limit: usize) -> Result<Vec<Delivery>, StoreError> {
         let endpoint = endpoint.clone();
-        self.points.ask(move |conn| query::outbox(conn, &endpoint, None, after, limit)).await
+        self.points.ask(move |conn| delivery_query::outbox(conn, &endpoint, None, after, limit)).await
     }
 
     async fn outbox_of(
@@ -320,7 +344,7 @@ impl Store for SqliteStore {
         limit: usize,
     ) -> Result<Vec<Delivery>, StoreError> {
         let (endpoint, user_id) = (endpoint.clone(), user_id.clone());
-        self.points.ask(move |conn| query::outbox(conn, &endpoint, Some(&user_id), after, limit)).await
+        self.points.ask(move |conn| delivery_query::outbox(conn, &endpoint, Some(&user_id), after, limit)).await
     }
 
     async fn update_outbox(&self, updates: Vec<OutboxUpdate>) -> Result<(), StoreError> {
@@ -330,18 +354,21 @@ impl Store for SqliteStore {
         self.writer.ask(UpdateOutbox(updates)).await
     }
 
-    async fn endpoint_status(&self, endpoint: &Endpoint) -> Result<EndpointStatus, StoreError> {
-        let endpoint = endpoint.clone();
-        self.points.ask(move |conn| query::endpoint_status(conn, &endpoint)).await
+    async fn bury(
+        &self,
+        endpoint: &Endpoint,
+        before: Timestamp,
+        limit: usize,
+        now: Timestamp,
+    ) -> Result<Buried, StoreError> {
+        self.writer.ask(Bury { endpoint: endpoint.clone(), before, limit, now }).await
     }
 
-    async fn ping(&self) -> Result<(), StoreError> {
-        self.writer.ask(Ping).await
+    async fn deliveries(&self, query: DeliveryQuery) -> Result<DeliveryPage, StoreError> {
+        self.scans.ask(move |conn| delivery_query::deliveries(conn, &query)).await
     }
 
-    async fn close(&self) {
-        self.points.close();
-        self.scans.close();
-        self.writer.close().await;
+    async fn replay(&self, replay: Replay) -> Result<u64, StoreError> {
+        self.writer.ask(SendAgain(replay)).await
     }
 }

@@ -1,7 +1,8 @@
-//! All other steps: users, documents, the outbox, and housekeeping.
+//! All other steps: users, documents, and housekeeping.
 
 use super::{
     batch::{Batch, int},
+    delivery_step::forget_dead_letters,
     fault::Fault,
     thread_step::{is_kept, keep, open, uuid},
     writer::Step,
@@ -9,8 +10,10 @@ use super::{
 use crate::store::record::{self, RecordError};
 use rusqlite::OptionalExtension;
 use std::{collections::BTreeMap, sync::Arc};
-use tract_actors::ports::{DocumentWrite, KeptAnswer, OutboxUpdate, ThreadKey, UserWrite, What, Written};
-use tract_domain::{ClientId, ReceiverId, Timestamp, UserId};
+use tract_actors::ports::{
+    DEAD_LETTERS_KEPT_MS, DocumentWrite, IdempotencyKey, KeptAnswer, ThreadKey, UserWrite, Written,
+};
+use tract_domain::{ClientId, Json, ReceiverId, Timestamp, UserId};
 
 /// A write to a user's record, which may open a thread.
 pub(super) struct WriteUser {
@@ -127,58 +130,6 @@ impl Step for WriteDocuments {
     }
 }
 
-/// What became of deliveries. Those that are gone meanwhile are left alone.
-pub(super) struct UpdateOutbox(pub(super) Vec<OutboxUpdate>);
-
-impl Step for UpdateOutbox {
-    type Outcome = ();
-
-    fn apply(&self, batch: &mut Batch<'_>) -> Result<(), Fault> {
-        const RETRY: &str = "UPDATE outbox SET attempts = ?3, first_attempt_at = ?4, due_at = ?5 \
-            WHERE endpoint = ?1 AND id = ?2";
-        for update in &self.0 {
-            let (OutboxUpdate::Done { endpoint, .. }
-            | OutboxUpdate::Advanced { endpoint, .. }
-            | OutboxUpdate::Retry { endpoint, .. }) = update;
-            let Some(endpoint) = batch.known(endpoint) else { continue };
-            match update {
-                OutboxUpdate::Done { id, delivered_at, rejected, .. } => {
-                    batch.remove(endpoint, *id)?;
-                    let fare = batch.fare(endpoint);
-                    fare.last_success_at = fare.last_success_at.max(*delivered_at);
-                    fare.last_error = rejected.clone().or(fare.last_error.take());
-                }
-                OutboxUpdate::Advanced { id, after, delivered_at, rejected, .. } => {
-                    advance(batch, endpoint, *id, *after)?;
-                    let fare = batch.fare(endpoint);
-                    fare.last_success_at = fare.last_success_at.max(Some(*delivered_at));
-                    fare.last_error = rejected.clone().or(fare.last_error.take());
-                }
-                OutboxUpdate::Retry { id, attempts, first_attempt_at, due_at, error, .. } => {
-                    let row = (endpoint, int(*id), *attempts, first_attempt_at.0, due_at.0);
-                    batch.sql(RETRY)?.execute(row)?;
-                    batch.fare(endpoint).last_error = Some(error.clone());
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Moves a range's lower bound up. Each message of a range is tried on its own: the next starts afresh.
-fn advance(batch: &Batch<'_>, endpoint: i64, id: u64, to: u64) -> Result<(), Fault> {
-    const SELECT: &str = "SELECT what FROM outbox WHERE endpoint = ?1 AND id = ?2";
-    const UPDATE: &str = "UPDATE outbox SET what = ?3, attempts = 0, first_attempt_at = NULL \
-        WHERE endpoint = ?1 AND id = ?2";
-    let found = batch.sql(SELECT)?.query_row((endpoint, int(id)), |row| row.get::<_, String>(0)).optional()?;
-    let Some(found) = found else { return Ok(()) };
-    if let What::History { after, through } = record::read_what(&found)? {
-        let what = What::History { after: after.max(to), through };
-        batch.sql(UPDATE)?.execute((endpoint, int(id), record::write_what(&what)?))?;
-    }
-    Ok(())
-}
-
 /// A signed request that must be the first of its kind.
 pub(super) struct RememberRequest {
     pub(super) key: [u8; 32],
@@ -200,7 +151,25 @@ impl Step for RememberRequest {
     }
 }
 
-/// Forgets some of the answers and signed requests that have expired; returns how many.
+/// An answer that is kept by itself.
+pub(super) struct Keep {
+    pub(super) key: IdempotencyKey,
+    pub(super) body: Json,
+    pub(super) now: Timestamp,
+}
+
+impl Step for Keep {
+    type Outcome = ();
+
+    fn apply(&self, batch: &mut Batch<'_>) -> Result<(), Fault> {
+        if !is_kept(batch, &self.key, self.now)? {
+            keep(batch, &self.key, &KeptAnswer::Body(self.body.clone()))?;
+        }
+        Ok(())
+    }
+}
+
+/// Forgets some of the answers, signed requests and dead letters that have expired; returns how many.
 pub(super) struct ForgetExpired(pub(super) Timestamp);
 
 impl ForgetExpired {
@@ -218,7 +187,9 @@ impl Step for ForgetExpired {
             (SELECT key FROM seen_requests WHERE until < ?1 ORDER BY until LIMIT ?2)";
         let gone = batch.sql(FORGET)?.execute((self.0.0, int(Self::MOST)))?
             + batch.sql(FORGET_REQUESTS)?.execute((self.0.0, int(Self::MOST)))?;
-        Ok(u64::try_from(gone).unwrap_or(u64::MAX))
+        let until = Timestamp(self.0.0.saturating_sub_unsigned(DEAD_LETTERS_KEPT_MS));
+        let letters = forget_dead_letters(batch, until, int(Self::MOST))?;
+        Ok(u64::try_from(gone + letters).unwrap_or(u64::MAX))
     }
 }
 

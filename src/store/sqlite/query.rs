@@ -1,7 +1,6 @@
 //! What is read.
 
 use super::{
-    batch::int,
     fault::Fault,
     thread_step::{LAST_SEQUENCE, entry_key},
 };
@@ -9,12 +8,11 @@ use crate::store::record;
 use rusqlite::{Connection, OptionalExtension, Row, types::Value};
 use std::collections::BTreeMap;
 use tract_actors::ports::{
-    Delivery, Document, Documents, Endpoint, EndpointStatus, Kept, StoredEntry, StoredThread, StoredUser, ThreadKey,
-    ThreadPage, ThreadQuery,
+    Document, Documents, Kept, StoredEntry, StoredThread, StoredUser, ThreadKey, ThreadPage, ThreadQuery,
 };
 use tract_domain::{BusinessId, ClientId, Json, ReceiverId, State, Timestamp, UserId};
 
-const UNREADABLE: Fault = Fault::Refused("an identifier is not one");
+pub(super) const UNREADABLE: Fault = Fault::Refused("an identifier is not one");
 
 /// A limit of the caller's, as SQLite takes it.
 fn at_most(limit: usize) -> i64 {
@@ -190,70 +188,4 @@ pub(super) fn documents(conn: &Connection) -> Result<Documents, Fault> {
     let documents =
         select.query_map([], |row| Ok(Document { kind: row.get(0)?, id: row.get(1)?, body: row.get(2)? }))?;
     Ok(Documents { revision: revision.unsigned_abs(), documents: documents.collect::<Result<_, _>>()? })
-}
-
-pub(super) fn backlog(conn: &Connection) -> Result<Vec<Endpoint>, Fault> {
-    let mut select = conn.prepare_cached("SELECT name FROM endpoints WHERE pending > 0 ORDER BY name")?;
-    let mut rows = select.query([])?;
-    let mut endpoints = Vec::new();
-    while let Some(row) = rows.next()? {
-        endpoints.push(Endpoint::from_name(row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?));
-    }
-    Ok(endpoints)
-}
-
-/// What waits for an endpoint, of one thread or of all.
-pub(super) fn outbox(
-    conn: &Connection,
-    endpoint: &Endpoint,
-    user_id: Option<&UserId>,
-    after: u64,
-    limit: usize,
-) -> Result<Vec<Delivery>, Fault> {
-    const OF_ALL: &str = "SELECT o.id, t.user_id, o.webhook_id, o.what, o.sequence, o.answers_handoff, o.created_at, \
-        o.attempts, o.first_attempt_at, o.due_at FROM outbox o JOIN threads t ON t.id = o.thread \
-        WHERE o.endpoint = (SELECT id FROM endpoints WHERE name = ?1) AND o.id > ?2 ORDER BY o.id LIMIT ?3";
-    const OF_ONE: &str = "SELECT o.id, t.user_id, o.webhook_id, o.what, o.sequence, o.answers_handoff, o.created_at, \
-        o.attempts, o.first_attempt_at, o.due_at FROM threads t JOIN outbox o ON o.thread = t.id \
-        WHERE o.endpoint = (SELECT id FROM endpoints WHERE name = ?1) AND t.user_id = ?4 AND o.id > ?2 \
-        ORDER BY o.id LIMIT ?3";
-    let mut select = conn.prepare_cached(if user_id.is_some() { OF_ONE } else { OF_ALL })?;
-    let mut rows = match user_id {
-        Some(user_id) => select.query((endpoint.name(), int(after), at_most(limit), user_id.as_str()))?,
-        None => select.query((endpoint.name(), int(after), at_most(limit)))?,
-    };
-    let mut deliveries = Vec::new();
-    while let Some(row) = rows.next()? {
-        let text = |column| Ok::<_, Fault>(row.get_ref(column)?.as_str().map_err(rusqlite::Error::from)?);
-        deliveries.push(Delivery {
-            id: row.get::<_, i64>(0)?.unsigned_abs(),
-            endpoint: endpoint.clone(),
-            user_id: UserId::new(text(1)?).map_err(|_| UNREADABLE)?,
-            webhook_id: row.get(2)?,
-            what: record::read_what(text(3)?)?,
-            sequence: row.get::<_, i64>(4)?.unsigned_abs(),
-            answers_handoff: row.get::<_, Option<i64>>(5)?.map(i64::unsigned_abs),
-            created_at: Timestamp(row.get(6)?),
-            attempts: row.get(7)?,
-            first_attempt_at: row.get::<_, Option<i64>>(8)?.map(Timestamp),
-            due_at: Timestamp(row.get(9)?),
-            entry: None,
-        });
-    }
-    Ok(deliveries)
-}
-
-pub(super) fn endpoint_status(conn: &Connection, endpoint: &Endpoint) -> Result<EndpointStatus, Fault> {
-    const SELECT: &str = "SELECT pending, last_success_at, last_error, \
-        (SELECT created_at FROM outbox WHERE endpoint = e.id ORDER BY outbox.id LIMIT 1) FROM endpoints e WHERE name = ?1";
-    let mut select = conn.prepare_cached(SELECT)?;
-    let status = select.query_row([endpoint.name()], |row| {
-        Ok(EndpointStatus {
-            pending: row.get::<_, i64>(0)?.unsigned_abs(),
-            last_success_at: row.get::<_, Option<i64>>(1)?.map(Timestamp),
-            last_error: row.get(2)?,
-            oldest: row.get::<_, Option<i64>>(3)?.map(Timestamp),
-        })
-    });
-    Ok(status.optional()?.unwrap_or_default())
 }

@@ -6,7 +6,11 @@ use std::{path::Path, time::Duration};
 
 /// Each step takes the schema from one version to the next; `user_version` counts those that were taken. Released steps
 /// are never edited.
-const STEPS: &[&str] = &[include_str!("schema/0001_first.sql"), include_str!("schema/0002_seen_requests.sql")];
+const STEPS: &[&str] = &[
+    include_str!("schema/0001_first.sql"),
+    include_str!("schema/0002_seen_requests.sql"),
+    include_str!("schema/0003_dead_letters.sql"),
+];
 
 /// `application_id` of our files, "TRCT": so that we never write into somebody else's.
 const APPLICATION: i64 = 0x5452_4354;
@@ -15,7 +19,7 @@ const APPLICATION: i64 = 0x5452_4354;
 const BUSY: Duration = Duration::from_secs(5);
 
 /// Statements that a connection keeps prepared; more than there are.
-const STATEMENTS: usize = 96;
+const STATEMENTS: usize = 128;
 
 /// KiB of page cache for the writer and for each reader.
 const WRITER_CACHE: i64 = 32 * 1024;

@@ -87,7 +87,9 @@ impl Writer {
         let work = Loop { conn, memory: Some(memory), checkpoints, sinks: Arc::clone(&sinks), failing: false };
         let thread = std::thread::Builder::new().name("store-writer".into()).spawn(move || {
             work.run(messages);
-            drop(lock);
+            // Explicitly: a process that is being started at this moment would hold a copy of the descriptor for a while,
+            // and with it the lock.
+            let _ = lock.unlock();
         })?;
         Ok(Self { queue: Mutex::new(Some(queue)), sinks, thread: Mutex::new(Some(thread)) })
     }

@@ -120,6 +120,9 @@ impl Store for FakeStore {
     async fn remember_request(&self, _: [u8; 32], _: Timestamp, _: Timestamp) -> Result<bool, StoreError> {
         unimplemented!()
     }
+    async fn keep(&self, _: IdempotencyKey, _: Json, _: Timestamp) -> Result<(), StoreError> {
+        unimplemented!()
+    }
     async fn forget_expired(&self, _: Timestamp) -> Result<u64, StoreError> {
         unimplemented!()
     }
@@ -132,8 +135,16 @@ impl Store for FakeStore {
     async fn keep_ect_user_id(&self, _: &ClientId, _: &str, _: &ReceiverId, _: &str) -> Result<(), StoreError> {
         unimplemented!()
     }
+    async fn ping(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+    async fn close(&self) {}
+}
+
+#[async_trait]
+impl Outbox for FakeStore {
     fn subscribe(&self, _: Arc<dyn OutboxSink>) {}
-    async fn backlog(&self) -> Result<Vec<Endpoint>, StoreError> {
+    async fn endpoints(&self) -> Result<Vec<(Endpoint, EndpointStatus)>, StoreError> {
         unimplemented!()
     }
     async fn outbox(&self, _: &Endpoint, _: u64, _: usize) -> Result<Vec<Delivery>, StoreError> {
@@ -148,8 +159,13 @@ impl Store for FakeStore {
     async fn endpoint_status(&self, _: &Endpoint) -> Result<EndpointStatus, StoreError> {
         unimplemented!()
     }
-    async fn ping(&self) -> Result<(), StoreError> {
-        Ok(())
+    async fn bury(&self, _: &Endpoint, _: Timestamp, _: usize, _: Timestamp) -> Result<Buried, StoreError> {
+        unimplemented!()
     }
-    async fn close(&self) {}
+    async fn deliveries(&self, _: DeliveryQuery) -> Result<DeliveryPage, StoreError> {
+        unimplemented!()
+    }
+    async fn replay(&self, _: Replay) -> Result<u64, StoreError> {
+        unimplemented!()
+    }
 }

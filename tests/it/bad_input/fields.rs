@@ -44,6 +44,10 @@ const FIELDS: &[Field] = &[
     must("/tract/hooks/register/", "url", Kind::Text(2048)),
     must("/tract/hooks/unregister/", "category", Kind::Name(64)),
     must("/tract/hooks/unregister/", "subcategory", Kind::Name(64)),
+    must("/tract/hooks/enable/", "category", Kind::Name(64)),
+    must("/tract/hooks/enable/", "subcategory", Kind::Name(64)),
+    must("/tract/hooks/test/", "category", Kind::Name(64)),
+    must("/tract/hooks/test/", "subcategory", Kind::Name(64)),
     must("/tract/user/", "user_id", Kind::Id),
     must("/tract/user/details/", "user_id", Kind::Id),
     must("/tract/user/details/", "details_requested", Kind::Texts(256)),
@@ -87,6 +91,10 @@ const FIELDS: &[Field] = &[
     must("/integration/external/v1.0/send_chat_to_agent/", "business_id", Kind::Integer),
     must("/integration/external/v1.0/send_chat_to_agent/", "team_name", Kind::Name(128)),
     may("/integration/external/v1.0/send_chat_to_agent/", "countdown", Kind::Integer),
+    may("/v1.0/webhook/", "business_id", Kind::Integer),
+    may("/v1.0/webhook/", "device_platform", Kind::Integer),
+    must("/admin/v1/hooks/enable", "endpoint", Kind::Name(512)),
+    may("/admin/v1/dead_letters/replay", "client_id", Kind::Id),
     must("/admin/v1/tokens", "client_id", Kind::Id),
     must("/admin/v1/tokens", "receiver", Kind::Id),
     may("/admin/v1/tokens", "ttl_seconds", Kind::Integer),
@@ -389,8 +397,38 @@ async fn parameters_that_are_wrong() {
             cases.push(stage.operator(Method::GET, &path).refused("", 400, "invalid_field", name));
         }
     }
+    for (query, names) in [
+        ("state=lost", "state: must be one of pending, delivered, rejected, dead"),
+        ("limit=0", "limit"),
+        ("limit=501", "limit"),
+        ("user_id=a%20b", "user_id"),
+        ("category=message", "subcategory"),
+        ("subcategory=receive", "category"),
+        ("category=%00&subcategory=receive", "category"),
+    ] {
+        let call = stage.tool_call(Method::GET, &format!("/tract/hooks/deliveries/?{query}"));
+        cases.push(call.refused("", 400, "invalid_field", names));
+    }
+    for (body, names) in [
+        (json!({}), "webhook_id"),
+        (json!({"webhook_id": "m", "since": "2026-01-01T00:00:00Z"}), "since"),
+        (json!({"since": "yesterday"}), "since"),
+        (json!({"since": 5}), "since"),
+        (json!({"webhook_id": "a\u{0}b"}), "webhook_id"),
+        (json!({"webhook_id": "m", "category": "message"}), "subcategory"),
+    ] {
+        let call = stage.tool("/tract/hooks/replay/").json(&body);
+        cases.push(call.refused(body.to_string(), 400, "invalid_field", names));
+        if body.get("category").is_none() {
+            let call = stage.operator(Method::POST, "/admin/v1/dead_letters/replay").json(&body);
+            cases.push(call.refused(body.to_string(), 400, "invalid_field", names));
+        }
+    }
     for (path, names) in [
         ("/admin/v1/threads?state=open", "state"),
+        ("/admin/v1/hooks?client_id=a%20b", "client_id"),
+        ("/admin/v1/dead_letters?limit=501", "limit"),
+        ("/admin/v1/dead_letters?client_id=acme&endpoint=iva:acme", "endpoint"),
         ("/admin/v1/threads?limit=0", "limit"),
         ("/admin/v1/threads?client_id=a%20b", "client_id"),
         ("/admin/v1/threads?active=%00", "active"),

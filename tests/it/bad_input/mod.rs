@@ -184,6 +184,13 @@ impl Stage {
         register["url"] = "http://127.0.0.1:9/hook".into();
         vec![
             ("/tract/hooks/register/", register),
+            ("/tract/hooks/enable/", hook.clone()),
+            ("/tract/hooks/test/", json!({"category": "conversation_state", "subcategory": "incomplete"})),
+            ("/tract/hooks/secret/rotate/", json!({})),
+            (
+                "/tract/hooks/replay/",
+                json!({"since": "2026-01-01T00:00:00Z", "category": "message", "subcategory": "receive"}),
+            ),
             ("/tract/hooks/unregister/", hook),
             ("/tract/user/", json!({"user_id": user_id})),
             ("/tract/user/details/", json!({"user_id": user_id, "details_requested": ["email"]})),
@@ -218,6 +225,9 @@ impl Stage {
                 "/integration/external/v1.0/send_chat_to_agent/",
                 json!({"user_name": user_id, "business_id": 343, "team_name": "billing", "countdown": 5}),
             ),
+            ("/v1.0/webhook/", json!({"enabled": true, "business_id": 343, "device_platform": 13})),
+            ("/admin/v1/hooks/enable", json!({"endpoint": "channel:acme:343"})),
+            ("/admin/v1/dead_letters/replay", json!({"since": "2026-01-01T00:00:00Z", "client_id": "acme"})),
             ("/admin/v1/apply", json!({"client": [{"client_id": "fuzz", "ects": ["helper"]}]})),
             ("/admin/v1/tokens", json!({"client_id": CLIENT, "receiver": "sprinkle", "ttl_seconds": 60})),
         ]

@@ -43,8 +43,13 @@ async fn every_change_can_be_asked_for_again() {
             "type",
         ),
         ("/tract/hooks/register", hook.clone(), "url"),
+        ("/tract/hooks/enable", json!({"category": "message", "subcategory": "receive"}), "subcategory"),
+        ("/tract/hooks/test", json!({"category": "conversation_state", "subcategory": "incomplete"}), "more"),
+        ("/tract/hooks/secret/rotate", json!({}), "more"),
+        ("/tract/hooks/replay", json!({"since": "2026-01-01T00:00:00Z"}), "more"),
         ("/tract/hooks/unregister", json!({"category": "aeu_events", "subcategory": "received"}), "subcategory"),
         ("/v1.0/user", json!({"auth_id": "new", "name": "a"}), "name"),
+        ("/v1.0/webhook", json!({"enabled": true}), "more"),
         (
             "/v1.0/log_message_from_user",
             json!({"user": {"auth_id": AUTH}, "message_body": "a", "message_type": 0, "business_id": BUSINESS}),
@@ -66,11 +71,16 @@ async fn every_change_can_be_asked_for_again() {
         for again in [path.to_owned(), format!("{path}/")] {
             let second = ask(&stage, stage.by_path(&again), "k", &body).await;
             assert!(replayed(&second), "{path}: {}", second.body);
-            assert_eq!((second.status, &second.body), (first.status, &first.body), "{path}");
+            let mut shown = first.body.clone();
+            shown.as_object_mut().unwrap().remove("secret");
+            assert_eq!((second.status, &second.body), (first.status, &shown), "{path}");
         }
         first.ok();
         let mut other = body.clone();
         other[field] = json!("allocated");
+        if path == "/tract/hooks/enable" {
+            other = json!({"category": "conversation_state", "subcategory": "incomplete"});
+        }
         if field == "url" {
             other[field] = json!("http://127.0.0.1:9/b");
         }

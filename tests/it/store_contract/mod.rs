@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may panic")]
 
+pub(crate) mod dead_letters;
 pub(crate) mod model;
 pub(crate) mod outbox;
 pub(crate) mod threads;
@@ -50,6 +51,16 @@ macro_rules! store_contract {
                 outbox::a_range_advances
                 outbox::a_turn_is_settled_once
                 outbox::a_forgotten_endpoint_has_nothing_waiting
+                dead_letters::what_was_received_is_listed_with_its_attempts
+                dead_letters::a_retry_counts_once_and_a_fresh_schedule_counts_anew
+                dead_letters::each_message_of_a_range_ends_by_itself
+                dead_letters::the_oldest_are_buried_first
+                dead_letters::dead_letters_are_sent_again_in_order
+                dead_letters::dead_letters_survive_a_restart_and_are_kept_for_seven_days
+                dead_letters::pages_go_on_while_things_change
+                dead_letters::the_last_thousand_that_were_received_are_kept
+                dead_letters::a_forgotten_endpoint_has_no_past
+                dead_letters::an_answer_is_kept_by_itself
                 users::a_user_is_written_and_read
                 users::what_others_tell_of_a_user_is_kept
                 users::an_answer_is_kept_with_its_commit

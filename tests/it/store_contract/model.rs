@@ -1,9 +1,10 @@
 //! Random histories beside a model that is a handful of maps.
 
+use super::outbox::{over, retry};
 use super::*;
 use proptest::{prelude::*, test_runner::TestRunner};
 use std::collections::BTreeMap;
-use tract_actors::ports::OutboxUpdate;
+use tract_actors::ports::End;
 use tract_domain::Reply;
 
 const AUTH_IDS: [&str; 3] = ["walter", "skyler", "jesse"];
@@ -164,12 +165,12 @@ async fn run(place: &impl Place, ops: Vec<Op>) {
                 let waiting = store.outbox(&endpoint, 0, 1000).await.unwrap();
                 let id = waiting.iter().find(|d| d.webhook_id == webhook_id).unwrap().id;
                 let update = if let Op::Retry { attempts, .. } = op {
-                    model.outbox[which].2 = attempts;
-                    let error = "refused".to_owned();
-                    OutboxUpdate::Retry { endpoint, id, attempts, first_attempt_at: NOW, due_at: NOW.plus(5), error }
+                    // The same schedule never counts back.
+                    model.outbox[which].2 = model.outbox[which].2.max(attempts);
+                    retry(&endpoint, id, attempts, NOW, NOW.plus(5))
                 } else {
                     model.outbox.remove(which);
-                    OutboxUpdate::Done { endpoint, id, delivered_at: Some(NOW), rejected: None }
+                    over(&endpoint, id, End::Delivered, NOW)
                 };
                 store.update_outbox(vec![update]).await.unwrap();
             }

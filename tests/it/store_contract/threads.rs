@@ -72,7 +72,7 @@ pub(crate) async fn a_stale_version_conflicts(place: &impl Place) {
     assert_eq!(store.commit(lost).await, Ok(Committed::Conflict));
     assert_eq!(store.commit(ahead).await, Ok(Committed::Conflict));
     assert_eq!(store.feed(&user_id, 0, 10).await.unwrap().len(), 1);
-    assert!(store.backlog().await.unwrap().is_empty(), "nothing of a conflict remains");
+    assert!(super::outbox::backlog(&*store).await.is_empty(), "nothing of a conflict remains");
     assert_eq!(store.kept(&[1; 32], NOW).await, Ok(None));
 }
 

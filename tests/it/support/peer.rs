@@ -30,10 +30,12 @@ pub(crate) struct Received {
     pub(crate) topic: String,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Value,
+    /// The body as it came.
+    pub(crate) raw: Bytes,
 }
 
 impl Received {
-    fn new(headers: HeaderMap, body: Value) -> Self {
+    fn new(headers: HeaderMap, raw: Bytes, body: Value) -> Self {
         let text = |key: &str| body[key].as_str();
         let topic = match (text("category"), text("subcategory"), text("event_name")) {
             (Some(category), Some(subcategory), _) => format!("{category}.{subcategory}"),
@@ -42,7 +44,7 @@ impl Received {
             _ if body["message_id"].is_u64() => "message.receive".to_owned(),
             _ => "user_events.create_user".to_owned(),
         };
-        Self { topic, headers, body }
+        Self { topic, headers, body, raw }
     }
     pub(crate) fn header(&self, name: &str) -> &str {
         self.headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default()
@@ -140,6 +142,11 @@ impl Peer {
         *self.shared.secret.lock().unwrap() = Some(secret.to_owned());
     }
 
+    /// What requests must be signed with.
+    pub(crate) fn secret(&self) -> String {
+        self.shared.secret.lock().unwrap().clone().expect("the peer was told a secret")
+    }
+
     /// Answers as this says; where it says nothing, as was said before it, in the end with 200 and `{}`.
     pub(crate) fn script(&self, script: impl FnMut(&Received) -> Option<Answer> + Send + 'static) {
         self.shared.scripts.lock().unwrap().push(Box::new(script));
@@ -219,7 +226,7 @@ async fn receive(State(shared): State<Arc<Shared>>, headers: HeaderMap, raw: Byt
         shared.faults.lock().unwrap().push("a body is not JSON".to_owned());
         return StatusCode::BAD_REQUEST.into_response();
     };
-    let received = Received::new(headers, body);
+    let received = Received::new(headers, raw.clone(), body);
     let secret = shared.secret.lock().unwrap().clone();
     if let Some(fault) = secret.and_then(|secret| fault(&received, &raw, &secret)) {
         shared.faults.lock().unwrap().push(format!("{}: {fault}", received.topic));
@@ -250,7 +257,9 @@ fn fault(received: &Received, raw: &[u8], secret: &str) -> Option<String> {
     let mut sha1 = Hmac::<sha1::Sha1>::new_from_slice(secret.as_bytes()).unwrap();
     sha1.update(raw);
     let hex: String = sha1.finalize().into_bytes().iter().map(|b| format!("{b:02x}")).collect();
-    if received.header("x-hub-signature") != format!("sha1={hex}") {
+    // While secrets rotate, whoever knows only the old one looks at the other header.
+    let shown = [received.header("x-hub-signature"), received.header("x-hub-signature-previous")];
+    if !shown.contains(&format!("sha1={hex}").as_str()) {
         return Some("X-Hub-Signature is wrong".to_owned());
     }
     let key = match secret.strip_prefix("whsec_") {

@@ -1,10 +1,13 @@
-//! Hooks: register, list, unregister (section 4).
+//! Hooks: register, list, enable, unregister; what was sent to them, and trying them (section 4).
 
-use super::auth::Caller;
-use super::decode::{Name, Text};
-use super::idempotency::{self, RequestKey, Scope};
-use super::request::Posted;
-use super::{Edge, Problem};
+pub mod deliveries;
+pub mod trial;
+
+use crate::http::auth::Caller;
+use crate::http::decode::{Name, Text};
+use crate::http::idempotency::{self, RequestKey, Scope};
+use crate::http::request::Posted;
+use crate::http::{Edge, Problem};
 use crate::security::egress::check_url;
 use crate::tenancy::{Hook, Secret};
 use crate::wire;
@@ -62,7 +65,8 @@ impl HookRegistered {
             category: hook.category.clone(),
             subcategory: hook.topic.names().1,
             url: hook.url.clone(),
-            enabled: hook.enabled,
+            // It is shown only where it was just enabled.
+            enabled: true,
             secret: secret.map(|s| s.expose().to_owned()),
         }
     }
@@ -93,12 +97,32 @@ pub async fn register(
         topic,
         category: body.category.into(),
         url: body.url.into(),
-        enabled: true,
         registered_at: edge.now(),
     };
     let keep = key.map(|key| (key, kept as fn(&Hook) -> Json));
     let (hook, secret) = edge.tenancy.register_hook(hook, keep).await?;
     Ok(Answered(HookRegistered::new(&hook, secret.as_ref())).into_response())
+}
+
+/// `POST /tract/hooks/enable/`
+pub async fn enable(
+    State(edge): State<Arc<Edge>>,
+    caller: Caller,
+    Posted { body, key }: Posted<WhichHook>,
+) -> Result<Response, Problem> {
+    let topic = topic(&body.category, &body.subcategory)?;
+    let key = key.map(|key| hook_key(&edge, &key, &caller, "hooks/enable"));
+    if let Some(key) = &key
+        && let Some(answer) = edge.kept(key).await?
+    {
+        return Ok(idempotency::body(&answer, true));
+    }
+    let directory = edge.tenancy.directory();
+    let hook = directory.hook(&caller.client, &caller.receiver, topic).ok_or_else(|| Problem::unknown("hook"))?;
+    let answer = kept(hook);
+    let endpoint = Endpoint::hook(&caller.client, &caller.receiver, topic);
+    edge.tenancy.enable(&endpoint, edge.now(), key.map(|key| (key, answer.clone()))).await?;
+    Ok(idempotency::body(&answer, false))
 }
 
 /// What was removed.
@@ -144,8 +168,15 @@ pub struct HookView {
     subcategory: &'static str,
     url: String,
     enabled: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    disabled_at: Option<String>,
+    /// Why it was disabled.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    disabled_reason: Option<String>,
     /// How many deliveries wait.
     pending: u64,
+    /// How many were given up, and are kept.
+    dead_letters: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     last_success_at: Option<String>,
     /// The last failure or rejection.
@@ -156,15 +187,20 @@ pub struct HookView {
 /// `GET /tract/hooks/list/`
 pub async fn list(State(edge): State<Arc<Edge>>, caller: Caller) -> Result<Answered<Hooks>, Problem> {
     let mut hooks = Vec::new();
-    for hook in edge.tenancy.directory().hooks_of(&caller.client, &caller.receiver) {
+    let directory = edge.tenancy.directory();
+    for hook in directory.hooks_of(&caller.client, &caller.receiver) {
         let endpoint = Endpoint::hook(&caller.client, &caller.receiver, hook.topic);
         let status = edge.store.endpoint_status(&endpoint).await?;
+        let disabled = directory.disabled(&endpoint);
         hooks.push(HookView {
             category: hook.category.clone(),
             subcategory: hook.topic.names().1,
             url: hook.url.clone(),
-            enabled: hook.enabled,
+            enabled: disabled.is_none(),
+            disabled_at: disabled.map(|d| wire::time(d.at)),
+            disabled_reason: disabled.map(|d| d.reason.clone()),
             pending: status.pending,
+            dead_letters: status.dead,
             last_success_at: status.last_success_at.map(wire::time),
             last_error: status.last_error,
         });

@@ -2,12 +2,15 @@
 //!
 //! Implementations live at the edge; tests bring their own.
 
+mod delivery;
+
+pub use delivery::*;
+
 use async_trait::async_trait;
-use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
+use tokio::sync::watch;
 use tract_domain::{
-    BusinessId, ChannelEvent, ClientId, Entry, IvaAnswer, Json, Policy, ReceiverId, Reply, State, Thread, Timestamp,
-    Topic, UserId,
+    BusinessId, ClientId, Entry, Json, Policy, ReceiverId, Reply, State, Thread, Timestamp, Topic, UserId,
 };
 use uuid::Uuid;
 
@@ -20,7 +23,8 @@ pub trait Clock: Send + Sync + 'static {
     async fn sleep_until(&self, at: Timestamp);
 }
 
-/// The tenants' configuration, as decisions and couriers need it. Always answers at once, from memory.
+/// The tenants' configuration, as decisions and couriers need it. Reads answer at once, from memory.
+#[async_trait]
 pub trait Tenants: Send + Sync + 'static {
     /// What decisions on this business's threads depend on; none when the client or business is gone.
     fn policy(&self, client: &ClientId, business: BusinessId) -> Option<Arc<Policy>>;
@@ -30,90 +34,19 @@ pub trait Tenants: Send + Sync + 'static {
     fn channel(&self, client: &ClientId, business: BusinessId) -> Option<Endpoint>;
     /// The endpoint of the client's IVA, if it has one.
     fn iva(&self, client: &ClientId) -> Option<Endpoint>;
-}
-
-/// Something that deliveries go to, by a stable name: `hook:<client>:<receiver>:<category>:<subcategory>`,
-/// `channel:<client>:<business>` or `iva:<client>`. (Ids never contain a colon.)
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Endpoint(Arc<str>);
-
-impl Endpoint {
-    /// A receiver's hook.
-    pub fn hook(client: &ClientId, receiver: &ReceiverId, topic: Topic) -> Self {
-        let (category, subcategory) = topic.names();
-        Self(format!("hook:{client}:{receiver}:{category}:{subcategory}").into())
-    }
-    /// A business's channel webhook.
-    pub fn channel(client: &ClientId, business: BusinessId) -> Self {
-        Self(format!("channel:{client}:{business}").into())
-    }
-    /// A client's IVA.
-    pub fn iva(client: &ClientId) -> Self {
-        Self(format!("iva:{client}").into())
-    }
-    /// A name read back from a store.
-    pub fn from_name(name: &str) -> Self {
-        Self(name.into())
-    }
-    /// The name.
-    pub fn name(&self) -> &str {
-        &self.0
-    }
-    /// What it is.
-    pub fn kind(&self) -> EndpointKind {
-        let mut parts = self.0.split(':');
-        let kind = parts.next();
-        let client = parts.next().and_then(|c| ClientId::new(c).ok());
-        match (kind, client, parts.next(), parts.next(), parts.next()) {
-            (Some("hook"), Some(client), Some(receiver), Some(category), Some(subcategory)) => {
-                match (ReceiverId::new(receiver), Topic::parse(category, subcategory)) {
-                    (Ok(receiver), Some(topic)) => EndpointKind::Hook { client, receiver, topic },
-                    _ => EndpointKind::Unknown,
-                }
-            }
-            (Some("channel"), Some(client), Some(business), ..) => match business.parse() {
-                Ok(business) => EndpointKind::Channel { client, business },
-                Err(_) => EndpointKind::Unknown,
-            },
-            (Some("iva"), Some(client), ..) => EndpointKind::Iva { client },
-            _ => EndpointKind::Unknown,
-        }
-    }
-}
-
-impl fmt::Debug for Endpoint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-/// What an endpoint is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum EndpointKind {
-    /// A receiver's hook.
-    Hook {
-        /// Whose client.
-        client: ClientId,
-        /// Whose hook.
-        receiver: ReceiverId,
-        /// For what.
-        topic: Topic,
-    },
-    /// A business's channel webhook.
-    Channel {
-        /// Whose client.
-        client: ClientId,
-        /// Which business.
-        business: BusinessId,
-    },
-    /// A client's IVA.
-    Iva {
-        /// Whose client.
-        client: ClientId,
-    },
-    /// A name from a version that this one does not know.
-    Unknown,
+    /// Whether an endpoint is sent to.
+    fn standing(&self, endpoint: &Endpoint) -> Standing;
+    /// Disables an endpoint, unless it was enabled anew since its standing was [`Standing::Enabled`] with `since`. The
+    /// reason is for a person.
+    async fn disable(
+        &self,
+        endpoint: &Endpoint,
+        since: Timestamp,
+        at: Timestamp,
+        reason: &str,
+    ) -> Result<(), StoreError>;
+    /// Changes with every change of the configuration, whoever made it.
+    fn changes(&self) -> watch::Receiver<u64>;
 }
 
 /// What a thread is about; never changes.
@@ -252,131 +185,6 @@ pub enum KeptAnswer {
     Body(Json),
 }
 
-/// Something to deliver, about to be committed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NewDelivery {
-    /// Where to.
-    pub endpoint: Endpoint,
-    /// The same for every attempt, for ever.
-    pub webhook_id: String,
-    /// What.
-    pub what: What,
-    /// Of which entry; 0 for what has none.
-    pub sequence: u64,
-    /// The epoch of the hand-off that a 2xx answers, if it answers one.
-    pub answers_handoff: Option<u64>,
-}
-
-/// What a delivery carries.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "what", rename_all = "snake_case")]
-pub enum What {
-    /// One entry, to a hook.
-    Entry,
-    /// The messages with `after < sequence <= through`, replayed, to a `message.receive` hook; one attempt carries one.
-    History {
-        /// Exclusive lower bound; moves up as messages are delivered.
-        after: u64,
-        /// Inclusive upper bound.
-        through: u64,
-    },
-    /// The user was created, to a hook.
-    CreateUser,
-    /// One event, to a channel webhook.
-    Channel {
-        /// Which.
-        event: ChannelEvent,
-    },
-    /// A customer's message, to the IVA.
-    Turn,
-}
-
-/// Something to deliver, as it is stored.
-#[derive(Debug, Clone)]
-pub struct Delivery {
-    /// Increases in commit order within an endpoint.
-    pub id: u64,
-    /// Where to.
-    pub endpoint: Endpoint,
-    /// Of which thread.
-    pub user_id: UserId,
-    /// The same for every attempt, for ever.
-    pub webhook_id: String,
-    /// What.
-    pub what: What,
-    /// Of which entry; 0 for what has none.
-    pub sequence: u64,
-    /// The epoch of the hand-off that a 2xx answers, if it answers one.
-    pub answers_handoff: Option<u64>,
-    /// When it was committed.
-    pub created_at: Timestamp,
-    /// How many attempts failed.
-    pub attempts: u32,
-    /// When the first attempt was made.
-    pub first_attempt_at: Option<Timestamp>,
-    /// Not before this.
-    pub due_at: Timestamp,
-    /// The entry, where whoever made this had it at hand; else it is in the store.
-    pub entry: Option<Arc<StoredEntry>>,
-}
-
-/// What became of a delivery.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum OutboxUpdate {
-    /// It arrived (or has nowhere to go any more) and is forgotten.
-    Done {
-        /// Where to.
-        endpoint: Endpoint,
-        /// Which.
-        id: u64,
-        /// When it arrived; none if it had nowhere to go.
-        delivered_at: Option<Timestamp>,
-        /// What the endpoint said against it, if it received but rejected it.
-        rejected: Option<String>,
-    },
-    /// A range got one message further.
-    Advanced {
-        /// Where to.
-        endpoint: Endpoint,
-        /// Which.
-        id: u64,
-        /// The new lower bound of the range.
-        after: u64,
-        /// When.
-        delivered_at: Timestamp,
-        /// What the endpoint said against that message, if it received but rejected it.
-        rejected: Option<String>,
-    },
-    /// An attempt failed.
-    Retry {
-        /// Where to.
-        endpoint: Endpoint,
-        /// Which.
-        id: u64,
-        /// Failed attempts so far.
-        attempts: u32,
-        /// When the first was made.
-        first_attempt_at: Timestamp,
-        /// Not before this.
-        due_at: Timestamp,
-        /// Why, for a person; never a body.
-        error: String,
-    },
-}
-
-/// How an endpoint fares.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct EndpointStatus {
-    /// Deliveries that wait.
-    pub pending: u64,
-    /// When the oldest of them was committed.
-    pub oldest: Option<Timestamp>,
-    /// The last success.
-    pub last_success_at: Option<Timestamp>,
-    /// The last failure or rejection, for a person.
-    pub last_error: Option<String>,
-}
-
 /// A user's record; shared by the user's threads with all businesses of the client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredUser {
@@ -492,17 +300,11 @@ pub struct ThreadPage {
     pub next: Option<String>,
 }
 
-/// Told of deliveries once they are committed.
-pub trait OutboxSink: Send + Sync {
-    /// These were committed, in this order. Must return at once and never fail: what it cannot hold is in the store.
-    fn enqueued(&self, deliveries: Vec<Delivery>);
-}
-
 /// What is durable. Every method answers within a bound of its own, with an error if need be.
 ///
 /// One contract suite runs on every implementation.
 #[async_trait]
-pub trait Store: Send + Sync + 'static {
+pub trait Store: Outbox {
     /// The public handle of a thread: the same for ever, meaningless to others, carries its partition.
     fn user_id(&self, client: &ClientId, business: BusinessId, auth_id: &str) -> UserId;
 
@@ -533,7 +335,9 @@ pub trait Store: Send + Sync + 'static {
     /// Remembers a signed request by its key through `until`. False if it is remembered already: of the same request twice
     /// at once, exactly one is new (section 3).
     async fn remember_request(&self, key: [u8; 32], until: Timestamp, now: Timestamp) -> Result<bool, StoreError>;
-    /// Forgets expired answers and signed requests, a bounded number in one step; returns how many. Call again until it is
+    /// Keeps an answer for a key by itself, where what it answers could not be one step; the first one stays.
+    async fn keep(&self, key: IdempotencyKey, body: Json, now: Timestamp) -> Result<(), StoreError>;
+    /// Forgets expired answers, signed requests and dead letters, a bounded number in one step; returns how many. Call again until it is
     /// none.
     async fn forget_expired(&self, now: Timestamp) -> Result<u64, StoreError>;
 
@@ -555,83 +359,8 @@ pub trait Store: Send + Sync + 'static {
     /// One atomic step on the configuration.
     async fn write_documents(&self, write: DocumentWrite) -> Result<Written, StoreError>;
 
-    /// Tells this sink of every delivery that is committed from now on, in commit order.
-    fn subscribe(&self, sink: Arc<dyn OutboxSink>);
-    /// The endpoints that something waits for.
-    async fn backlog(&self) -> Result<Vec<Endpoint>, StoreError>;
-    /// What waits for an endpoint with an id above `after`, in order.
-    async fn outbox(&self, endpoint: &Endpoint, after: u64, limit: usize) -> Result<Vec<Delivery>, StoreError>;
-    /// What waits for an endpoint of one thread with an id above `after`, in order.
-    async fn outbox_of(
-        &self,
-        endpoint: &Endpoint,
-        user_id: &UserId,
-        after: u64,
-        limit: usize,
-    ) -> Result<Vec<Delivery>, StoreError>;
-    /// What became of deliveries.
-    async fn update_outbox(&self, updates: Vec<OutboxUpdate>) -> Result<(), StoreError>;
-    /// How an endpoint fares.
-    async fn endpoint_status(&self, endpoint: &Endpoint) -> Result<EndpointStatus, StoreError>;
-
     /// Whether it can be reached and written to.
     async fn ping(&self) -> Result<(), StoreError>;
     /// Finishes what is under way and closes.
     async fn close(&self);
-}
-
-/// Makes one attempt at a delivery.
-#[async_trait]
-pub trait Deliverer: Send + Sync + 'static {
-    /// Renders, signs, sends, and reads the answer.
-    async fn attempt(&self, delivery: &Delivery) -> Attempt;
-}
-
-/// What came of an attempt.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Attempt {
-    /// It was received.
-    Accepted,
-    /// It was received, and the endpoint said an error about it.
-    Rejected(String),
-    /// One message of a range was received; the range goes on after it.
-    Advanced {
-        /// Its sequence.
-        after: u64,
-        /// What the endpoint said against it, if it rejected it.
-        rejected: Option<String>,
-    },
-    /// No attempt could be made, through no fault of the endpoint: it does not count as one.
-    Postponed(String),
-    /// It was not received.
-    Failed {
-        /// Why, for a person; never a body.
-        reason: String,
-        /// The answer's status, if there was an answer.
-        status: Option<u16>,
-        /// What `Retry-After` asks for, in milliseconds.
-        retry_after_ms: Option<u64>,
-    },
-    /// The endpoint is gone for good (410).
-    Gone,
-    /// There is nothing (any more) to deliver, or nowhere to deliver it to.
-    Void(String),
-    /// The IVA's turn ended.
-    Turn(TurnEnd),
-}
-
-/// How a turn of the IVA ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum TurnEnd {
-    /// With an answer.
-    Answered {
-        /// What it says.
-        answer: IvaAnswer,
-        /// The user's new details, an object.
-        user_details: Option<Json>,
-    },
-    /// It will answer later, through its token (202).
-    Deferred,
-    /// With nothing usable: a bot break.
-    Broke(String),
 }

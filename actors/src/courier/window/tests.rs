@@ -1,0 +1,190 @@
+//! The window against a store that is a sorted map: whatever happens, each thread's deliveries are taken up in order, none
+//! is lost, and what is held stays within its bound.
+
+use super::*;
+use crate::ports::{Endpoint, What};
+use std::collections::BTreeMap;
+
+const SIZE: usize = 64;
+const NOW: Timestamp = Timestamp(1_000);
+
+fn delivery(id: u64, user: &str) -> Delivery {
+    Delivery {
+        id,
+        endpoint: Endpoint::from_name("hook:acme:one:message:receive"),
+        user_id: UserId::new(user).unwrap(),
+        webhook_id: id.to_string(),
+        what: What::Entry,
+        sequence: id,
+        answers_handoff: None,
+        created_at: NOW,
+        attempts: 0,
+        first_attempt_at: None,
+        due_at: NOW,
+        replayed: false,
+        entry: None,
+    }
+}
+
+/// What is really there, with a window on it.
+struct Scene {
+    window: Window,
+    stored: BTreeMap<u64, Delivery>,
+    taken: Vec<u64>,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let mut window = Window::new(SIZE);
+        window.read(Page { after: 0, limit: SIZE }, Vec::new(), NOW);
+        Self { window, stored: BTreeMap::new(), taken: Vec::new() }
+    }
+    fn commit(&mut self, id: u64, user: &str) {
+        self.stored.insert(id, delivery(id, user));
+        self.window.hand_in(delivery(id, user), NOW);
+    }
+    /// Commits what nobody hands in.
+    fn commit_unseen(&mut self, id: u64, user: &str) {
+        self.stored.insert(id, delivery(id, user));
+        self.window.fall_behind();
+    }
+    fn page(&self, after: u64, limit: usize, of: Option<&UserId>) -> Vec<Delivery> {
+        let above = self.stored.range(after + 1..).map(|(_, delivery)| delivery);
+        above.filter(|delivery| of.is_none_or(|of| delivery.user_id == *of)).take(limit).cloned().collect()
+    }
+    fn read_on(&mut self) {
+        while let Some(page) = self.window.wants() {
+            let read = self.page(page.after, page.limit, None);
+            let stuck = read.is_empty();
+            self.window.read(page, read, NOW);
+            if stuck {
+                break;
+            }
+        }
+    }
+    fn take_up(&mut self) -> Option<Delivery> {
+        let delivery = self.window.take_up()?;
+        self.taken.push(delivery.id);
+        Some(delivery)
+    }
+    fn finish(&mut self, delivery: &Delivery) {
+        self.stored.remove(&delivery.id);
+        let mut again = self.window.finished(delivery, NOW);
+        while again {
+            let after = self.window.read_lane_after(&delivery.user_id);
+            let page = self.page(after, LANE, Some(&delivery.user_id));
+            again = self.window.lane_read(&delivery.user_id, page, NOW);
+        }
+    }
+    fn deliver_all(&mut self) {
+        loop {
+            self.read_on();
+            assert!(self.window.held <= SIZE + LANE, "{} are held", self.window.held);
+            let Some(delivery) = self.take_up() else { break };
+            self.finish(&delivery);
+        }
+    }
+}
+
+#[test]
+fn the_oldest_delivery_is_taken_up_first_and_one_of_a_thread_at_a_time() {
+    let mut scene = Scene::new();
+    for (id, user) in [(1, "a"), (2, "b"), (3, "a"), (4, "c")] {
+        scene.commit(id, user);
+    }
+    let first = scene.take_up().unwrap();
+    assert_eq!((scene.take_up().unwrap().id, scene.take_up().unwrap().id), (2, 4));
+    assert!(scene.take_up().is_none(), "3 waits for 1");
+    scene.finish(&first);
+    assert_eq!(scene.take_up().unwrap().id, 3);
+}
+
+#[test]
+fn a_failing_thread_holds_one_delivery_and_finds_the_others_in_the_store() {
+    let mut scene = Scene::new();
+    (1..=40).for_each(|id| scene.commit(id, "a"));
+    assert!(scene.window.held <= LANE);
+    let mut first = scene.take_up().unwrap();
+    first.due_at = NOW.plus(5_000);
+    scene.window.changed(first.clone(), NOW);
+    assert_eq!((scene.window.held, scene.window.next_due()), (0, Some(NOW.plus(5_000))));
+    scene.commit(41, "a");
+    scene.window.raise_due(NOW.plus(4_999));
+    assert!(!scene.window.has_ready());
+    scene.window.raise_due(NOW.plus(5_000));
+    scene.taken.clear();
+    scene.deliver_all();
+    assert_eq!(scene.taken, (1..=41).collect::<Vec<_>>());
+}
+
+#[test]
+fn what_is_committed_while_a_lane_is_read_is_not_forgotten() {
+    let mut scene = Scene::new();
+    (1..=17).for_each(|id| scene.commit(id, "a"));
+    for _ in 0..16 {
+        let delivery = scene.take_up().unwrap();
+        if delivery.id < 16 {
+            scene.finish(&delivery);
+            continue;
+        }
+        scene.stored.remove(&16);
+        assert!(scene.window.finished(&delivery, NOW), "17 is in the store only");
+        let read = scene.page(16, LANE, Some(&delivery.user_id));
+        // Handed in while the read is under way, whose page does not have it.
+        scene.commit(18, "a");
+        assert!(!scene.window.lane_read(&delivery.user_id, read, NOW));
+    }
+    scene.deliver_all();
+    assert_eq!(scene.taken, (1..=18).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_backlog_of_any_size_passes_through() {
+    let mut scene = Scene::new();
+    let users: Vec<String> = (0..300).map(|n| format!("user{n}")).collect();
+    for id in 1..=5_000 {
+        let user = &users[usize::try_from(id * 7919 % 300).unwrap()];
+        if id % 3 == 0 { scene.commit(id, user) } else { scene.commit_unseen(id, user) }
+    }
+    scene.deliver_all();
+    assert!(scene.stored.is_empty(), "{} are left", scene.stored.len());
+    assert_eq!(scene.taken.len(), 5_000, "none twice");
+    let mut last: BTreeMap<u64, u64> = BTreeMap::new();
+    for id in scene.taken {
+        let before = last.insert(id * 7919 % 300, id).unwrap_or(0);
+        assert!(before < id, "a thread's deliveries in order");
+    }
+    assert!(scene.window.lanes.is_empty());
+}
+
+#[test]
+fn after_it_was_cleared_what_comes_back_is_nothing_to_it() {
+    let mut scene = Scene::new();
+    (1..=3).for_each(|id| scene.commit(id, "a"));
+    let first = scene.take_up().unwrap();
+    scene.window.clear();
+    assert!(!scene.window.finished(&first, NOW));
+    scene.window.changed(first, NOW);
+    assert!(!scene.window.has_ready());
+    scene.taken.clear();
+    scene.deliver_all();
+    assert_eq!(scene.taken, [1, 2, 3], "all is read anew");
+}
+
+#[test]
+fn so_many_failing_threads_stop_the_reading() {
+    let mut scene = Scene::new();
+    let mut id = 0;
+    while scene.window.waiting.len() < WAITING {
+        id += 1;
+        scene.commit(id, &format!("user{id}"));
+        let mut delivery = scene.take_up().unwrap();
+        delivery.due_at = NOW.plus(5_000 + id);
+        scene.window.changed(delivery, NOW);
+    }
+    scene.commit(id + 1, "late");
+    assert!(scene.window.behind && scene.window.wants().is_none());
+    assert_eq!(scene.window.lanes.len(), WAITING);
+    scene.window.raise_due(NOW.plus(5_001));
+    assert!(scene.window.wants().is_some());
+}

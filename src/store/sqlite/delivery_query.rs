@@ -1,0 +1,210 @@
+//! What is read of deliveries.
+
+use super::{batch::int, fault::Fault, query::UNREADABLE};
+use crate::store::record;
+use rusqlite::{Connection, OptionalExtension, Row, types::Value};
+use tract_actors::ports::{
+    Delivery, DeliveryPage, DeliveryQuery, DeliveryRecord, DeliveryState, Endpoint, EndpointStatus,
+};
+use tract_domain::{Timestamp, UserId};
+
+/// What waits for an endpoint, of one thread or of all.
+pub(super) fn outbox(
+    conn: &Connection,
+    endpoint: &Endpoint,
+    user_id: Option<&UserId>,
+    after: u64,
+    limit: usize,
+) -> Result<Vec<Delivery>, Fault> {
+    const OF_ALL: &str = "SELECT o.id, t.user_id, o.webhook_id, o.what, o.sequence, o.answers_handoff, o.created_at, \
+        o.attempts, o.first_attempt_at, o.due_at, o.replayed FROM outbox o JOIN threads t ON t.id = o.thread \
+        WHERE o.endpoint = (SELECT id FROM endpoints WHERE name = ?1) AND o.id > ?2 ORDER BY o.id LIMIT ?3";
+    const OF_ONE: &str = "SELECT o.id, t.user_id, o.webhook_id, o.what, o.sequence, o.answers_handoff, o.created_at, \
+        o.attempts, o.first_attempt_at, o.due_at, o.replayed FROM threads t JOIN outbox o ON o.thread = t.id \
+        WHERE o.endpoint = (SELECT id FROM endpoints WHERE name = ?1) AND t.user_id = ?4 AND o.id > ?2 \
+        ORDER BY o.id LIMIT ?3";
+    let mut select = conn.prepare_cached(if user_id.is_some() { OF_ONE } else { OF_ALL })?;
+    let limit = int(limit as u64);
+    let mut rows = match user_id {
+        Some(user_id) => select.query((endpoint.name(), int(after), limit, user_id.as_str()))?,
+        None => select.query((endpoint.name(), int(after), limit))?,
+    };
+    let mut deliveries = Vec::new();
+    while let Some(row) = rows.next()? {
+        let text = |column| Ok::<_, Fault>(row.get_ref(column)?.as_str().map_err(rusqlite::Error::from)?);
+        deliveries.push(Delivery {
+            id: row.get::<_, i64>(0)?.unsigned_abs(),
+            endpoint: endpoint.clone(),
+            user_id: UserId::new(text(1)?).map_err(|_| UNREADABLE)?,
+            webhook_id: row.get(2)?,
+            what: record::read_what(text(3)?)?,
+            sequence: row.get::<_, i64>(4)?.unsigned_abs(),
+            answers_handoff: row.get::<_, Option<i64>>(5)?.map(i64::unsigned_abs),
+            created_at: Timestamp(row.get(6)?),
+            attempts: row.get(7)?,
+            first_attempt_at: row.get::<_, Option<i64>>(8)?.map(Timestamp),
+            due_at: Timestamp(row.get(9)?),
+            replayed: row.get(10)?,
+            entry: None,
+        });
+    }
+    Ok(deliveries)
+}
+
+fn status(row: &Row<'_>) -> rusqlite::Result<EndpointStatus> {
+    Ok(EndpointStatus {
+        pending: row.get::<_, i64>(0)?.unsigned_abs(),
+        last_success_at: row.get::<_, Option<i64>>(1)?.map(Timestamp),
+        last_error: row.get(2)?,
+        oldest: row.get::<_, Option<i64>>(3)?.map(Timestamp),
+        dead: row.get::<_, i64>(4)?.unsigned_abs(),
+    })
+}
+
+pub(super) fn endpoint_status(conn: &Connection, endpoint: &Endpoint) -> Result<EndpointStatus, Fault> {
+    const SELECT: &str = "SELECT pending, last_success_at, last_error, \
+        (SELECT created_at FROM outbox WHERE endpoint = e.id ORDER BY outbox.id LIMIT 1), dead \
+        FROM endpoints e WHERE name = ?1";
+    let status = conn.prepare_cached(SELECT)?.query_row([endpoint.name()], status);
+    Ok(status.optional()?.unwrap_or_default())
+}
+
+pub(super) fn endpoints(conn: &Connection) -> Result<Vec<(Endpoint, EndpointStatus)>, Fault> {
+    const SELECT: &str = "SELECT pending, last_success_at, last_error, \
+        (SELECT created_at FROM outbox WHERE endpoint = e.id ORDER BY outbox.id LIMIT 1), dead, name \
+        FROM endpoints e ORDER BY name";
+    let mut select = conn.prepare_cached(SELECT)?;
+    let rows = select.query_map([], |row| {
+        let name = row.get_ref(5)?.as_str()?;
+        Ok((Endpoint::from_name(name), status(row)?))
+    })?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// Where a page ended: the delivery's id, and the message of a range that it is.
+type Place = (i64, i64);
+
+/// A page of deliveries, the newest first. The cursor is the last one's place.
+pub(super) fn deliveries(conn: &Connection, query: &DeliveryQuery) -> Result<DeliveryPage, Fault> {
+    let before: Place = match &query.cursor {
+        None => (i64::MAX, i64::MAX),
+        Some(cursor) => {
+            let place = cursor.split_once('.').and_then(|(id, of)| Some((id.parse().ok()?, of.parse().ok()?)));
+            // No cursor of ours: nothing comes after it.
+            let Some(place) = place else { return Ok(DeliveryPage::default()) };
+            place
+        }
+    };
+    let thread = match &query.user_id {
+        None => None,
+        Some(user_id) => {
+            let mut select = conn.prepare_cached("SELECT id FROM threads WHERE user_id = ?1")?;
+            let found = select.query_row([user_id.as_str()], |row| row.get::<_, i64>(0)).optional()?;
+            let Some(thread) = found else { return Ok(DeliveryPage::default()) };
+            Some(thread)
+        }
+    };
+    let mut found: Vec<(Place, DeliveryRecord)> = Vec::new();
+    for endpoint in &query.endpoints {
+        let mut select = conn.prepare_cached("SELECT id FROM endpoints WHERE name = ?1")?;
+        let Some(number) = select.query_row([endpoint.name()], |row| row.get::<_, i64>(0)).optional()? else {
+            continue;
+        };
+        for source in SOURCES.iter().filter(|source| source.may_hold(query.state)) {
+            source.read(conn, query, (endpoint, number), thread, before, &mut found)?;
+        }
+    }
+    found.sort_unstable_by_key(|(place, _)| std::cmp::Reverse(*place));
+    let more = found.len() > query.limit;
+    found.truncate(query.limit);
+    let next = found.last().filter(|_| more).map(|((id, of), _)| format!("{id}.{of}"));
+    Ok(DeliveryPage { deliveries: found.into_iter().map(|(_, record)| record).collect(), next })
+}
+
+/// A table that deliveries are in.
+struct Source {
+    table: &'static str,
+    /// What stands for the columns `of`, `ended_at`, `rejected`, `replayed`.
+    columns: &'static str,
+    states: &'static [DeliveryState],
+}
+
+const SOURCES: [Source; 3] = [
+    Source { table: "outbox", columns: "0, NULL, 0, d.replayed", states: &[DeliveryState::Pending] },
+    Source {
+        table: "received",
+        columns: "d.of, d.ended_at, d.rejected, d.replayed",
+        states: &[DeliveryState::Delivered, DeliveryState::Rejected],
+    },
+    Source { table: "dead_letters", columns: "d.of, d.died_at, 0, 0", states: &[DeliveryState::Dead] },
+];
+
+impl Source {
+    fn may_hold(&self, state: Option<DeliveryState>) -> bool {
+        state.is_none_or(|state| self.states.contains(&state))
+    }
+
+    fn read(
+        &self,
+        conn: &Connection,
+        query: &DeliveryQuery,
+        (endpoint, number): (&Endpoint, i64),
+        thread: Option<i64>,
+        before: Place,
+        found: &mut Vec<(Place, DeliveryRecord)>,
+    ) -> Result<(), Fault> {
+        let Self { table, columns, .. } = self;
+        let mut sql = format!(
+            "SELECT d.id, {columns}, t.user_id, d.webhook_id, d.what, d.sequence, d.created_at, d.log \
+             FROM {table} d JOIN threads t ON t.id = d.thread WHERE d.endpoint = ?"
+        );
+        let mut values: Vec<Value> = vec![number.into()];
+        if *table == "outbox" {
+            // It has one row for each id.
+            sql.push_str(if before.1 > 0 { " AND d.id <= ?" } else { " AND d.id < ?" });
+            values.push(before.0.into());
+        } else {
+            sql.push_str(" AND (d.id, d.of) < (?, ?)");
+            values.extend([before.0.into(), before.1.into()]);
+        }
+        if let Some(thread) = thread {
+            sql.push_str(" AND d.thread = ?");
+            values.push(thread.into());
+        }
+        if *table == "received"
+            && let Some(state) = query.state
+        {
+            sql.push_str(" AND d.rejected = ?");
+            values.push(i64::from(state == DeliveryState::Rejected).into());
+        }
+        let order = if *table == "outbox" { "d.id DESC" } else { "d.id DESC, d.of DESC" };
+        sql.push_str(&format!(" ORDER BY {order} LIMIT ?"));
+        values.push(int(query.limit as u64).saturating_add(1).into());
+        let mut select = conn.prepare_cached(&sql)?;
+        let mut rows = select.query(rusqlite::params_from_iter(values))?;
+        while let Some(row) = rows.next()? {
+            found.push(self.record(endpoint, row)?);
+        }
+        Ok(())
+    }
+
+    fn record(&self, endpoint: &Endpoint, row: &Row<'_>) -> Result<(Place, DeliveryRecord), Fault> {
+        let text = |column| Ok::<_, Fault>(row.get_ref(column)?.as_str().map_err(rusqlite::Error::from)?);
+        let rejected: bool = row.get(3)?;
+        let state = if rejected { DeliveryState::Rejected } else { self.states[0] };
+        let log: Option<String> = row.get(10)?;
+        let record = DeliveryRecord {
+            endpoint: endpoint.clone(),
+            user_id: UserId::new(text(5)?).map_err(|_| UNREADABLE)?,
+            webhook_id: row.get(6)?,
+            what: record::read_what(text(7)?)?,
+            sequence: row.get::<_, i64>(8)?.unsigned_abs(),
+            state,
+            created_at: Timestamp(row.get(9)?),
+            ended_at: row.get::<_, Option<i64>>(2)?.map(Timestamp),
+            replayed: row.get(4)?,
+            attempts: record::read_attempts(log.as_deref())?,
+        };
+        Ok(((row.get(0)?, row.get(1)?), record))
+    }
+}
