@@ -8,17 +8,16 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a bench that cannot go on ends")]
 
+mod harness;
+
+use harness::{ADMIN, Server, median, number, post, token};
 use serde_json::{Value, json};
 use std::{
-    net::TcpListener,
-    path::Path,
-    process::{Child, Command, Stdio},
     sync::Arc,
     sync::atomic::{AtomicU64, Ordering},
     time::{Duration, Instant},
 };
 
-const ADMIN: &str = "bench-admin-token-of-this-run-only";
 const API: &str = "bench-channel-token-of-this-run-only";
 
 struct Options {
@@ -35,10 +34,7 @@ fn main() {
     if args.first().is_some_and(|a| a == "--bare-server") {
         return runtime.block_on(bare_server(&args[1]));
     }
-    let number = |name: &str, default: usize| {
-        let at = args.iter().position(|a| a == name);
-        at.map_or(default, |at| args.get(at + 1).and_then(|v| v.parse().ok()).expect("a number after the option"))
-    };
+    let number = |name: &str, default: usize| number(&args, name, default);
     let options = Options {
         threads: number("--threads", 2_000),
         connections: number("--connections", 64),
@@ -76,7 +72,7 @@ async fn measure(options: &Options) {
         let each = (after - before) as f64 / users.len() as f64;
         println!("memory: {before} KiB with none, {after} KiB with {} live threads: {each:.2} KiB each", users.len());
     }
-    let token = token(&router, &http).await;
+    let token = token(&router, &http, "acme", "bench").await;
     let bare = Server::bare(&http).await;
 
     let (mut bare_cpu, mut cpu, mut p50, mut p99, mut rate) = (vec![], vec![], vec![], vec![], vec![]);
@@ -160,14 +156,6 @@ async fn drive(server: &Server, http: &reqwest::Client, users: &[String], token:
     }
 }
 
-async fn post(http: &reqwest::Client, url: String, bearer: &str, client: &str, body: Value) -> Value {
-    let request = http.post(&url).bearer_auth(bearer).header("client-id", client).json(&body);
-    let answer = request.send().await.unwrap();
-    let (status, text) = (answer.status(), answer.text().await.unwrap());
-    assert!(status.is_success(), "{url}: {status} {text}");
-    serde_json::from_str(&text).unwrap()
-}
-
 /// One tenant whose only receiver is an ECT, which therefore holds every thread and may send.
 async fn seed(router: &Server, http: &reqwest::Client, threads: usize) -> Vec<String> {
     let tenants = json!({
@@ -194,75 +182,4 @@ async fn seed(router: &Server, http: &reqwest::Client, threads: usize) -> Vec<St
         });
     }
     tasks.join_all().await.into_iter().flatten().collect()
-}
-
-async fn token(router: &Server, http: &reqwest::Client) -> String {
-    let wanted = json!({"client_id": "acme", "receiver": "bench", "ttl_seconds": 3600});
-    let made = post(http, format!("{}/admin/v1/tokens", router.url), ADMIN, "acme", wanted).await;
-    made["token"].as_str().unwrap().to_owned()
-}
-
-struct Server {
-    process: Child,
-    url: String,
-}
-
-impl Server {
-    async fn router(dir: &Path, http: &reqwest::Client) -> Self {
-        let addr = free_addr();
-        let process = Command::new(env!("CARGO_BIN_EXE_tract"))
-            .args(["serve", "--listen", &addr])
-            .current_dir(dir)
-            .env("TRACT_SECURITY__ADMIN_TOKEN", ADMIN)
-            .stdout(Stdio::null())
-            .stderr(std::fs::File::create(dir.join("log")).unwrap())
-            .spawn()
-            .unwrap();
-        Self { process, url: format!("http://{addr}") }.up(http, "/readyz").await
-    }
-
-    async fn bare(http: &reqwest::Client) -> Self {
-        let addr = free_addr();
-        let process = Command::new(std::env::current_exe().unwrap()).args(["--bare-server", &addr]).spawn().unwrap();
-        Self { process, url: format!("http://{addr}") }.up(http, "/").await
-    }
-
-    async fn up(self, http: &reqwest::Client, path: &str) -> Self {
-        let begun = Instant::now();
-        while http.get(format!("{}{path}", self.url)).send().await.is_err() {
-            assert!(begun.elapsed() < Duration::from_secs(20), "the server does not come up");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        self
-    }
-
-    /// CPU time that the process has used, user and system.
-    fn cpu(&self) -> Duration {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.process.id())).unwrap();
-        let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
-        let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
-        Duration::from_millis(ticks * 10)
-    }
-
-    fn resident_kib(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap();
-        let line = status.lines().find(|l| l.starts_with("VmRSS")).unwrap();
-        line.split_whitespace().nth(1).unwrap().parse().unwrap()
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-fn free_addr() -> String {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
-}
-
-fn median(mut of: Vec<f64>) -> f64 {
-    of.sort_by(f64::total_cmp);
-    of[of.len() / 2]
 }
