@@ -240,13 +240,15 @@ impl Window {
     }
 
     /// Takes a lane's next deliveries. True if they have to be read once more: some were committed meanwhile, and whoever
-    /// hands in is past them.
+    /// hands in is past them. Those above the cursor come again with the backlog, and are left to it.
     #[must_use]
     pub(super) fn lane_read(&mut self, user_id: &UserId, page: Vec<Delivery>, now: Timestamp) -> bool {
         let Some(lane) = self.lanes.get_mut(user_id).filter(|lane| lane.place == Place::Reading) else { return false };
-        lane.more |= page.len() >= LANE;
-        self.held += page.len();
-        lane.queue.extend(page);
+        let (read, held) = (page.len(), lane.queue.len());
+        lane.queue.extend(page.into_iter().take_while(|delivery| delivery.id <= self.cursor));
+        let taken = lane.queue.len() - held;
+        lane.more |= taken == read && read >= LANE;
+        self.held += taken;
         self.go_on(user_id, now)
     }
 }

@@ -139,6 +139,25 @@ fn what_is_committed_while_a_lane_is_read_is_not_forgotten() {
 }
 
 #[test]
+fn what_is_above_the_cursor_comes_with_the_backlog_and_not_twice() {
+    let mut scene = Scene::new();
+    (1..=17).for_each(|id| scene.commit(id, "a"));
+    (18..=70).for_each(|id| scene.commit_unseen(id, "b"));
+    scene.commit_unseen(71, "a");
+    let page = scene.window.wants().unwrap();
+    // Read now, and handed over when the thread has long got its next deliveries.
+    let late = scene.page(page.after, page.limit, None);
+    while let Some(delivery) = scene.take_up() {
+        scene.finish(&delivery);
+    }
+    assert_eq!(scene.taken, (1..=17).collect::<Vec<_>>());
+    scene.window.read(page, late, NOW);
+    scene.deliver_all();
+    assert_eq!(scene.taken.iter().filter(|id| **id == 71).count(), 1);
+    assert_eq!(scene.taken.len(), 71);
+}
+
+#[test]
 fn a_backlog_of_any_size_passes_through() {
     let mut scene = Scene::new();
     let users: Vec<String> = (0..300).map(|n| format!("user{n}")).collect();
