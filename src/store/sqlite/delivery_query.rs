@@ -8,47 +8,53 @@ use tract_actors::ports::{
 };
 use tract_domain::{Timestamp, UserId};
 
-/// What waits for an endpoint, of one thread or of all.
-pub(super) fn outbox(
-    conn: &Connection,
-    endpoint: &Endpoint,
-    user_id: Option<&UserId>,
-    after: u64,
-    limit: usize,
-) -> Result<Vec<Delivery>, Fault> {
-    const OF_ALL: &str = "SELECT o.id, t.user_id, o.webhook_id, o.what, o.sequence, o.answers_handoff, o.created_at, \
+/// What waits for an endpoint with an id above `after`, in order.
+pub(super) fn outbox(conn: &Connection, endpoint: &Endpoint, after: u64, limit: usize) -> Result<Vec<Delivery>, Fault> {
+    const SELECT: &str = "SELECT o.id, t.user_id, o.webhook_id, o.what, o.sequence, o.answers_handoff, o.created_at, \
         o.attempts, o.first_attempt_at, o.due_at, o.replayed FROM outbox o JOIN threads t ON t.id = o.thread \
         WHERE o.endpoint = (SELECT id FROM endpoints WHERE name = ?1) AND o.id > ?2 ORDER BY o.id LIMIT ?3";
-    const OF_ONE: &str = "SELECT o.id, t.user_id, o.webhook_id, o.what, o.sequence, o.answers_handoff, o.created_at, \
-        o.attempts, o.first_attempt_at, o.due_at, o.replayed FROM threads t JOIN outbox o ON o.thread = t.id \
-        WHERE o.endpoint = (SELECT id FROM endpoints WHERE name = ?1) AND t.user_id = ?4 AND o.id > ?2 \
-        ORDER BY o.id LIMIT ?3";
-    let mut select = conn.prepare_cached(if user_id.is_some() { OF_ONE } else { OF_ALL })?;
-    let limit = int(limit as u64);
-    let mut rows = match user_id {
-        Some(user_id) => select.query((endpoint.name(), int(after), limit, user_id.as_str()))?,
-        None => select.query((endpoint.name(), int(after), limit))?,
-    };
+    let mut select = conn.prepare_cached(SELECT)?;
+    let mut rows = select.query((endpoint.name(), int(after), int(limit as u64)))?;
     let mut deliveries = Vec::new();
     while let Some(row) = rows.next()? {
-        let text = |column| Ok::<_, Fault>(row.get_ref(column)?.as_str().map_err(rusqlite::Error::from)?);
-        deliveries.push(Delivery {
-            id: row.get::<_, i64>(0)?.unsigned_abs(),
-            endpoint: endpoint.clone(),
-            user_id: UserId::new(text(1)?).map_err(|_| UNREADABLE)?,
-            webhook_id: row.get(2)?,
-            what: record::read_what(text(3)?)?,
-            sequence: row.get::<_, i64>(4)?.unsigned_abs(),
-            answers_handoff: row.get::<_, Option<i64>>(5)?.map(i64::unsigned_abs),
-            created_at: Timestamp(row.get(6)?),
-            attempts: row.get(7)?,
-            first_attempt_at: row.get::<_, Option<i64>>(8)?.map(Timestamp),
-            due_at: Timestamp(row.get(9)?),
-            replayed: row.get(10)?,
-            entry: None,
-        });
+        deliveries.push(delivery(endpoint, row)?);
     }
     Ok(deliveries)
+}
+
+/// Those of these ids that wait for an endpoint, in their order.
+pub(super) fn outbox_by_id(conn: &Connection, endpoint: &Endpoint, ids: &[u64]) -> Result<Vec<Delivery>, Fault> {
+    const SELECT: &str = "SELECT o.id, t.user_id, o.webhook_id, o.what, o.sequence, o.answers_handoff, o.created_at, \
+        o.attempts, o.first_attempt_at, o.due_at, o.replayed FROM outbox o JOIN threads t ON t.id = o.thread \
+        WHERE o.endpoint = (SELECT id FROM endpoints WHERE name = ?1) AND o.id = ?2";
+    let mut select = conn.prepare_cached(SELECT)?;
+    let mut deliveries = Vec::with_capacity(ids.len());
+    for id in ids {
+        let mut rows = select.query((endpoint.name(), int(*id)))?;
+        if let Some(row) = rows.next()? {
+            deliveries.push(delivery(endpoint, row)?);
+        }
+    }
+    Ok(deliveries)
+}
+
+fn delivery(endpoint: &Endpoint, row: &Row<'_>) -> Result<Delivery, Fault> {
+    let text = |column| Ok::<_, Fault>(row.get_ref(column)?.as_str().map_err(rusqlite::Error::from)?);
+    Ok(Delivery {
+        id: row.get::<_, i64>(0)?.unsigned_abs(),
+        endpoint: endpoint.clone(),
+        user_id: UserId::new(text(1)?).map_err(|_| UNREADABLE)?,
+        webhook_id: row.get(2)?,
+        what: record::read_what(text(3)?)?,
+        sequence: row.get::<_, i64>(4)?.unsigned_abs(),
+        answers_handoff: row.get::<_, Option<i64>>(5)?.map(i64::unsigned_abs),
+        created_at: Timestamp(row.get(6)?),
+        attempts: row.get(7)?,
+        first_attempt_at: row.get::<_, Option<i64>>(8)?.map(Timestamp),
+        due_at: Timestamp(row.get(9)?),
+        replayed: row.get(10)?,
+        entry: None,
+    })
 }
 
 fn status(row: &Row<'_>) -> rusqlite::Result<EndpointStatus> {
