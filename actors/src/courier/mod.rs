@@ -212,9 +212,12 @@ impl Courier {
 
     /// Nothing is sent to a disabled endpoint; what has waited for an hour becomes dead letters.
     fn lie_low(&mut self, disabled_at: Timestamp, ctx: &mut Context<Self>) {
+        if self.asking {
+            return;
+        }
         // It is all in the store.
         drop(self.inbox.take());
-        if self.asking || self.alarm.is_some() {
+        if self.alarm.is_some() {
             return;
         }
         let (now, first) = (self.now(), disabled_at.plus(KEPT_WHILE_DISABLED_MS));
@@ -240,8 +243,14 @@ impl Courier {
                     match buried.oldest.map(|oldest| oldest.plus(KEPT_WHILE_DISABLED_MS)) {
                         Some(next) if next > me.now() => me.set_alarm(Some(next), ctx),
                         Some(_) => me.advance(ctx),
-                        // The next one to arrive wakes it.
-                        None => {}
+                        // Nothing waited then; but what came since, perhaps in the same transaction, has its hour too.
+                        None => {
+                            let (came, missed) = me.inbox.take();
+                            if missed || !came.is_empty() {
+                                me.advance(ctx);
+                            }
+                            // The next one to arrive wakes it.
+                        }
                     }
                 }
                 Err(error) => {
