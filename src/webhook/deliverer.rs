@@ -258,7 +258,8 @@ impl WebhookDeliverer {
     pub async fn ping(&self, hook: &Hook, secrets: Secrets<'_>) -> Pinged {
         let at = self.clock.now();
         let webhook_id = format!("ping_{}", uuid::Uuid::now_v7().simple());
-        let sent = self.post(&hook.url, secrets, &webhook_id, payload::ping(hook, at)).await;
+        let body = payload::ping(&hook.category, hook.topic.names().1, at);
+        let sent = self.post(&hook.url, secrets, &webhook_id, body).await;
         let Attempted { outcome, status, .. } = self.judged(&sent);
         let error = match outcome {
             Attempt::Accepted => None,
