@@ -89,6 +89,10 @@ impl WebhookDeliverer {
     ) -> Result<Attempted, Unsent> {
         let hook = directory.hook(client, receiver, topic).ok_or(Unsent::Void("the hook is not registered"))?;
         let secrets = directory.hook_secrets(client, receiver).ok_or(Unsent::Void("the hook has no secret"))?;
+        // A courier may still hold what waited for a hook of this name that was unregistered.
+        if delivery.created_at < hook.registered_at {
+            return Err(Unsent::Void("it is from before the hook was registered"));
+        }
         match delivery.what {
             What::History { after, through } => self.history(hook, secrets, delivery, after, through).await,
             What::CreateUser => self.create_user(hook, secrets, delivery).await,
