@@ -127,7 +127,8 @@ fn failed(
         }
     };
     delivery.due_at = due_at;
-    let disable = (next == Next::Disable).then(|| format!("{reason}, after {attempts} attempts"));
+    let times = if attempts == 1 { "attempt" } else { "attempts" };
+    let disable = (next == Next::Disable).then(|| format!("{reason}, after {attempts} {times}"));
     let change = Some(OutboxChange::Retry { attempts, first_attempt_at, due_at, attempt, of });
     Verdict { reached: Some(false), change, fate: Fate::Changed(Box::new(delivery)), disable }
 }

@@ -364,7 +364,7 @@ pub struct Replay {
 pub enum Replayed {
     /// The one with this `webhook_id`.
     One(String),
-    /// Those that were given up at or after this, in the order in which they were first committed.
+    /// Those that were given up at or after this, in that order; of those given up at once, in commit order.
     Since(Timestamp),
 }
 

@@ -221,8 +221,8 @@ pub(super) const ONE: &str = "SELECT d.id, d.of, d.thread, t.user_id, d.webhook_
 impl SendAgain {
     fn letters(&self, batch: &Batch<'_>, endpoint: &Endpoint, number: i64, limit: usize) -> Result<Vec<Letter>, Fault> {
         const SINCE: &str = "SELECT d.id, d.of, d.thread, t.user_id, d.webhook_id, d.what, d.sequence, d.log \
-            FROM dead_letters d JOIN threads t ON t.id = d.thread \
-            WHERE d.endpoint = ?1 AND d.died_at >= ?2 ORDER BY d.id, d.of LIMIT ?3";
+            FROM dead_letters d INDEXED BY dead_letters_since JOIN threads t ON t.id = d.thread \
+            WHERE d.endpoint = ?1 AND d.died_at >= ?2 ORDER BY d.died_at, d.id, d.of LIMIT ?3";
         let limit = int(limit as u64);
         let mut select = batch.sql(if matches!(self.0.which, Replayed::One(_)) { ONE } else { SINCE })?;
         let mut rows = match &self.0.which {

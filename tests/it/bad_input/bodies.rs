@@ -50,7 +50,9 @@ async fn bodies_that_are_not_json_objects() {
     ];
     let mut cases = Vec::new();
     for (path, good) in stage.good() {
-        for (what, body) in &bodies {
+        // To rotate a secret nothing needs to be said.
+        let said = bodies.iter().filter(|(what, _)| *what != "empty" || path != "/tract/hooks/secret/rotate/");
+        for (what, body) in said {
             cases.push(stage.by_path(path).raw(body.clone()).refused(*what, 400, "malformed_json", "the body"));
         }
         for behind in ["{}", " x", "// a comment", ",", "\0"] {

@@ -44,4 +44,5 @@ CREATE TABLE dead_letters (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX dead_letters_died_at ON dead_letters (died_at);
 CREATE INDEX dead_letters_webhook_id ON dead_letters (endpoint, webhook_id);
+CREATE INDEX dead_letters_since ON dead_letters (endpoint, died_at);
 CREATE INDEX dead_letters_thread ON dead_letters (endpoint, thread, id);
