@@ -186,7 +186,7 @@ async fn a_backlog_is_merged_from_all_partitions() {
     assert_eq!(whole.len(), 400);
     assert!(whole.is_sorted_by(|a, b| a < b));
     for limit in [1, 7, 64, 399] {
-        let (mut pages, mut after) = (Vec::new(), 0);
+        let (mut pages, mut after) = (Vec::<u64>::new(), 0);
         loop {
             let page = outbox::ids(&store.outbox(&one, after, limit).await.unwrap());
             pages.extend(&page);
