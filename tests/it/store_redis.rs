@@ -5,9 +5,18 @@
 use crate::store_contract::{Place, outbox::Told, *};
 use crate::support::RedisServer;
 use async_trait::async_trait;
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
 use tract::store::redis::{Durability, RedisOpenError, RedisStore};
-use tract_actors::ports::{Commit, Committed, Document, DocumentWrite, Outbox, OutboxSink, Store, StoreError, Written};
+use tract_actors::ports::{
+    Commit, Committed, Document, DocumentWrite, End, Outbox, OutboxSink, Replay, Replayed, Store, StoreError, Written,
+};
 
 #[async_trait]
 impl Place for RedisServer {
@@ -128,6 +137,93 @@ async fn it_outlives_its_server() {
     assert_eq!(waiting.len(), 33);
     let told = std::mem::take(&mut *told.0.lock().unwrap());
     assert_eq!(outbox::ids(&told), outbox::ids(&waiting), "each once, in order");
+}
+
+/// Between the store and Redis; swallows one answer whenever it is told to, and breaks the connection.
+struct Thief {
+    url: String,
+    armed: Arc<AtomicBool>,
+}
+
+impl Thief {
+    async fn before(server: &RedisServer) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("redis://{}/0", listener.local_addr().unwrap());
+        let (armed, address) = (Arc::new(AtomicBool::new(false)), server.address());
+        let shared = Arc::clone(&armed);
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let armed = Arc::clone(&shared);
+                tokio::spawn(async move {
+                    let server = TcpStream::connect(address).await.unwrap();
+                    let (mut from_client, mut to_client) = client.into_split();
+                    let (mut from_server, mut to_server) = server.into_split();
+                    let asking = tokio::spawn(async move { tokio::io::copy(&mut from_client, &mut to_server).await });
+                    let mut answer = vec![0; 65_536];
+                    while let Ok(length @ 1..) = from_server.read(&mut answer).await {
+                        // What Redis has answered it has done.
+                        if armed.swap(false, Ordering::SeqCst) || to_client.write_all(&answer[..length]).await.is_err()
+                        {
+                            break;
+                        }
+                    }
+                    asking.abort();
+                });
+            }
+        });
+        Self { url, armed }
+    }
+}
+
+/// The answer is lost after Redis has done what was asked: it is found done, once, and told once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_lost_its_answer_is_found_done() {
+    let server = RedisServer::start();
+    let thief = Thief::before(&server).await;
+    let store = RedisStore::open(&thief.url, 16).await.unwrap();
+    let (told, one) = (Arc::new(Told::default()), hook("one"));
+    store.subscribe(Arc::clone(&told) as Arc<dyn OutboxSink>);
+    let user_id = open_thread(&*store, 1, "walter").await;
+    let mut ids = Vec::new();
+    for n in 0..20_u8 {
+        let commit = next_step(&*store, &user_id, 2).await;
+        let outbox = vec![delivery(&one, commit.thread.sequence() - 1), delivery(&one, commit.thread.sequence())];
+        let commit = Commit { outbox, ..commit };
+        thief.armed.store(true, Ordering::SeqCst);
+        ids.extend(applied(&*store, commit.clone()).await);
+        assert_eq!(applied(&*store, commit).await, ids[ids.len() - 2..], "and again");
+        thief.armed.store(true, Ordering::SeqCst);
+        assert_eq!(
+            store.remember_request([n; 32], NOW.plus(9), NOW).await,
+            Ok(true),
+            "new, although it was asked twice"
+        );
+        assert_eq!(store.remember_request([n; 32], NOW.plus(9), NOW).await, Ok(false));
+        thief.armed.store(true, Ordering::SeqCst);
+        let revision = u64::from(n);
+        let write = DocumentWrite { expected_revision: revision, ..DocumentWrite::default() };
+        assert_eq!(store.write_documents(write).await, Ok(Written::Applied));
+    }
+    let last = store.outbox(&one, 0, 100).await.unwrap().pop().unwrap();
+    store.update_outbox(vec![outbox::over(&one, last.id, End::Dead, NOW)]).await.unwrap();
+    thief.armed.store(true, Ordering::SeqCst);
+    let letters =
+        store.replay(Replay { endpoints: vec![one.clone()], which: Replayed::Since(NOW), limit: 9, now: NOW });
+    // The read before it may be what is stolen from.
+    let replayed = match letters.await {
+        Ok(count) => count,
+        Err(_) => {
+            let which = Replayed::Since(NOW);
+            store.replay(Replay { endpoints: vec![one.clone()], which, limit: 9, now: NOW }).await.unwrap()
+        }
+    };
+    assert_eq!(replayed, 1);
+    let feed = store.feed(&user_id, 0, 100).await.unwrap();
+    assert_eq!(feed.iter().map(|e| e.message_id).collect::<Vec<_>>(), ids);
+    let waiting = outbox::ids(&store.outbox(&one, 0, 100).await.unwrap());
+    let mut told = outbox::ids(&told.0.lock().unwrap());
+    told.retain(|id| *id != last.id);
+    assert_eq!(told, waiting, "each once, in order");
 }
 
 /// Operators flush scripts, and a server that was started again knows none.

@@ -1,10 +1,10 @@
 //! What is read of deliveries, over all partitions.
 
 use super::{
+    delivery_step::Letter,
     fault::Fault,
     form::DeliveryForm,
     keys::{self, Partition},
-    delivery_step::Letter,
     reader::{Reader, command},
     thread_step::Place,
 };
@@ -88,12 +88,7 @@ pub(super) async fn outbox(
 }
 
 /// The deliveries with these ids, in their order; those that are gone meanwhile are left out.
-async fn records(
-    reader: &mut Reader,
-    place: Place,
-    endpoint: &Endpoint,
-    ids: &[u64],
-) -> Result<Vec<Delivery>, Fault> {
+async fn records(reader: &mut Reader, place: Place, endpoint: &Endpoint, ids: &[u64]) -> Result<Vec<Delivery>, Fault> {
     let get = |id: &u64| command!("HGET", place.home_of_delivery(*id).outbox(endpoint), id);
     let found: Vec<Option<Vec<u8>>> = reader.all(ids.iter().map(get).collect()).await?;
     let found = ids.iter().zip(found).filter_map(|(id, form)| Some((*id, form?)));
@@ -171,8 +166,7 @@ pub(super) async fn endpoint_status(
 
 /// Which endpoints each partition knows.
 async fn known(reader: &mut Reader, place: Place) -> Result<Vec<(Endpoint, Partition)>, Fault> {
-    let names: Vec<Vec<String>> =
-        reader.all(all(place).map(|p| command!("SMEMBERS", p.endpoints())).collect()).await?;
+    let names: Vec<Vec<String>> = reader.all(all(place).map(|p| command!("SMEMBERS", p.endpoints())).collect()).await?;
     let known = all(place).zip(names).flat_map(|(p, names)| names.into_iter().map(move |name| (name, p)));
     Ok(known.map(|(name, p)| (Endpoint::from_name(&name), p)).collect())
 }
@@ -311,9 +305,7 @@ impl Search<'_> {
         let (mut offset, mut taken, mut enough) = (0, 0, None);
         let chunk = CHUNK.min(self.query.limit.saturating_add(1)).max(16);
         loop {
-            let range = command!(
-                "ZRANGE", set, &last, "-inf", "BYSCORE", "REV", "LIMIT", offset, chunk, "WITHSCORES"
-            );
+            let range = command!("ZRANGE", set, &last, "-inf", "BYSCORE", "REV", "LIMIT", offset, chunk, "WITHSCORES");
             let members: Vec<(String, u64)> = self.reader.one(range).await?;
             let forms = match hash {
                 Some(hash) => forms(self.reader, hash, members.iter().map(|(name, _)| name.as_str())).await?,

@@ -17,18 +17,21 @@ use tract_domain::Timestamp;
 /// How many of an endpoint's received deliveries are kept at least; at twice as many the older half goes.
 const RECEIVED_KEPT: usize = 1_000;
 
+/// The arguments that say one change.
+type Arguments = Vec<Vec<u8>>;
+
 /// What became of deliveries. What was received is noted in a second step, so that a crash in between costs a line of what
 /// is shown, nothing else.
 pub(super) struct UpdateOutbox {
     place: Place,
     /// By endpoint and partition, each with its changes in order.
-    groups: Vec<((Endpoint, Partition), Vec<Vec<Vec<u8>>>)>,
+    groups: Vec<((Endpoint, Partition), Vec<Arguments>)>,
     noting: bool,
 }
 
 impl UpdateOutbox {
     pub(super) fn new(place: Place, updates: Vec<OutboxUpdate>) -> Result<Self, Fault> {
-        let mut groups: BTreeMap<(Endpoint, Partition), Vec<Vec<Vec<u8>>>> = BTreeMap::new();
+        let mut groups: BTreeMap<(Endpoint, Partition), Vec<Arguments>> = BTreeMap::new();
         for OutboxUpdate { endpoint, id, change } in updates {
             let group = groups.entry((endpoint, place.home_of_delivery(id))).or_default();
             group.push(change_arguments(id, &change)?);
@@ -38,8 +41,8 @@ impl UpdateOutbox {
 }
 
 /// A change as `update_outbox.lua` takes it.
-fn change_arguments(id: u64, change: &OutboxChange) -> Result<Vec<Vec<u8>>, Fault> {
-    let mut arguments: Vec<Vec<u8>> = Vec::new();
+fn change_arguments(id: u64, change: &OutboxChange) -> Result<Arguments, Fault> {
+    let mut arguments = Arguments::new();
     let mut text = |text: &str| arguments.push(text.as_bytes().to_vec());
     let number = |n: u64| n.to_string();
     let attempt = |attempt: &AttemptRecord, of: Option<u64>, text: &mut dyn FnMut(&str)| {

@@ -153,8 +153,7 @@ pub(super) async fn open(url: &str, partitions: u16) -> Result<Opened, RedisOpen
     // Without user and password.
     let at = client.get_connection_info().addr().to_string();
     let connection = client.get_multiplexed_async_connection_with_config(&connection_config()).await;
-    let connection =
-        connection.map_err(|e| RedisOpenError::Unreachable { at: at.clone(), why: e.to_string() })?;
+    let connection = connection.map_err(|e| RedisOpenError::Unreachable { at: at.clone(), why: e.to_string() })?;
     let mut opening = Opening { at, connection };
     let durability = opening.look_at_server().await?;
     opening.query(load_all()).await?;
@@ -316,8 +315,7 @@ impl Opening {
         let mut pipeline = ::redis::pipe();
         pipeline.cmd("SMEMBERS").arg(keys::FORGETTING);
         let mut replies = self.query(pipeline).await?;
-        let names: Vec<String> =
-            read(replies.pop().unwrap_or(Value::Nil)).map_err(|fault| self.unreadable(&fault))?;
+        let names: Vec<String> = read(replies.pop().unwrap_or(Value::Nil)).map_err(|fault| self.unreadable(&fault))?;
         for name in names {
             let mut pipeline = ::redis::pipe();
             forget_endpoint(place, &Endpoint::from_name(&name)).iter().for_each(|call| call.add_to(&mut pipeline));

@@ -115,7 +115,8 @@ pub(super) async fn threads(reader: &mut Reader, place: Place, query: &ThreadQue
             );
             let found: Vec<(String, u64)> = reader.one(range).await?;
             more = found.len() == CHUNK;
-            let user_ids: Vec<_> = found.iter().map(|(id, _)| UserId::new(id)).collect::<Result<_, _>>().map_err(|_| UNREADABLE)?;
+            let user_ids: Vec<_> =
+                found.iter().map(|(id, _)| UserId::new(id)).collect::<Result<_, _>>().map_err(|_| UNREADABLE)?;
             let commands = user_ids.iter().map(|id| thread_command(partition, id)).collect();
             let fields: Vec<ThreadFields> = reader.all(commands).await?;
             for ((user_id, (_, number)), fields) in user_ids.iter().zip(&found).zip(fields) {
@@ -191,12 +192,7 @@ async fn timers(reader: &mut Reader, place: Place, until: &str, limit: usize) ->
     Ok(timers)
 }
 
-pub(super) async fn due(
-    reader: &mut Reader,
-    place: Place,
-    now: Timestamp,
-    limit: usize,
-) -> Result<Vec<UserId>, Fault> {
+pub(super) async fn due(reader: &mut Reader, place: Place, now: Timestamp, limit: usize) -> Result<Vec<UserId>, Fault> {
     let timers = timers(reader, place, &now.0.to_string(), limit).await?;
     timers.into_iter().map(|(_, user_id)| UserId::new(&user_id).map_err(|_| UNREADABLE)).collect()
 }

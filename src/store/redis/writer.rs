@@ -47,7 +47,7 @@ pub(super) const CONNECT_WITHIN: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// How long the lease lasts when it is not renewed.
-pub(super) const LEASE_LASTS: Duration = Duration::from_secs(6);
+pub(super) const LEASE_LASTS: Duration = Duration::from_secs(3);
 
 /// How often it is renewed.
 const RENEW_EVERY: Duration = Duration::from_secs(1);
@@ -162,8 +162,23 @@ type Sinks = Arc<Mutex<Vec<Arc<dyn OutboxSink>>>>;
 struct Standing {
     /// There is no connection.
     down: AtomicBool,
+    /// Another node has the store now.
+    superseded: AtomicBool,
     /// The store is being closed: what cannot be sent now is given up.
     closing: AtomicBool,
+}
+
+impl Standing {
+    /// Why nothing can be written, if so.
+    fn hindrance(&self) -> Option<&'static str> {
+        if self.superseded.load(Ordering::Relaxed) {
+            return Some("another node has opened this store, or it was emptied; this one must be started again");
+        }
+        self.down.load(Ordering::Relaxed).then_some("there is no connection to Redis")
+    }
+    fn is_superseded(&self) -> bool {
+        self.superseded.load(Ordering::Relaxed)
+    }
 }
 
 /// The handle to the writer. When it is dropped, the task does what waits, gives back the lease, and ends.
@@ -185,7 +200,6 @@ impl Writer {
             holder,
             sinks: Arc::clone(&sinks),
             standing: Arc::clone(&standing),
-            superseded: false,
         };
         tokio::spawn(task.run(messages));
         Self { queue: Mutex::new(Some(queue)), sinks, standing }
@@ -201,8 +215,8 @@ impl Writer {
         let started = Instant::now();
         let (caller, answer) = oneshot::channel();
         let queue = lock(&self.queue).clone().ok_or(Fault::Closed)?;
-        if self.standing.down.load(Ordering::Relaxed) {
-            return Err(StoreError::Unavailable("there is no connection to Redis".into()));
+        if let Some(why) = self.standing.hindrance() {
+            return Err(StoreError::Unavailable(why.into()));
         }
         let work = Message::Do(Box::new(Asked { step, outcome: Err(StoreError::OutcomeUnknown), caller }));
         queue.try_send(work).map_err(|e| match e {
@@ -251,8 +265,6 @@ struct Task {
     holder: String,
     sinks: Sinks,
     standing: Arc<Standing>,
-    /// Another node has the store now.
-    superseded: bool,
 }
 
 /// What came of sending.
@@ -332,8 +344,9 @@ impl Task {
                 Sent::Answered(replies) => replies,
                 Sent::GivenUp { perhaps_done } => {
                     for (mut work, _) in going {
-                        let down = StoreError::Unavailable("there is no connection to Redis".into());
-                        work.fail(if perhaps_done { StoreError::OutcomeUnknown } else { down });
+                        let why = self.standing.hindrance().unwrap_or("the store is closed");
+                        let undone = StoreError::Unavailable(why.into());
+                        work.fail(if perhaps_done { StoreError::OutcomeUnknown } else { undone });
                         work.answer();
                     }
                     return;
@@ -362,7 +375,9 @@ impl Task {
     async fn send(&mut self, going: &mut Vec<(Box<dyn Work>, Vec<Call>)>) -> Sent {
         let mut sent = false;
         loop {
-            if self.superseded || (self.standing.closing.load(Ordering::Relaxed) && self.connection.is_none()) {
+            if self.standing.is_superseded()
+                || (self.standing.closing.load(Ordering::Relaxed) && self.connection.is_none())
+            {
                 return Sent::GivenUp { perhaps_done: sent };
             }
             if !self.connect().await {
@@ -426,14 +441,14 @@ impl Task {
     }
 
     fn be_superseded(&mut self) {
-        if !std::mem::replace(&mut self.superseded, true) {
-            tracing::error!("another node has opened this store: nothing is written here any more");
+        if !self.standing.superseded.swap(true, Ordering::Relaxed) {
+            tracing::error!("another node has opened this store, or it was emptied: nothing is written here any more");
         }
     }
 
     /// Keeps the lease, which tells others that the store is in use.
     async fn renew(&mut self) {
-        if self.superseded || !self.connect().await {
+        if self.standing.is_superseded() || !self.connect().await {
             return;
         }
         let Some(connection) = &mut self.connection else { return };

@@ -58,13 +58,18 @@ impl RedisServer {
         format!("redis://127.0.0.1:{}/0", self.port)
     }
 
+    /// Its address.
+    pub(crate) fn address(&self) -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))
+    }
+
     /// `kill -9`, and waits until it is gone.
     pub(crate) fn kill(&self) {
         if let Some(mut child) = self.child.lock().unwrap().take() {
             child.kill().unwrap();
             child.wait().unwrap();
         }
-        assert!(TcpStream::connect(SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))).is_err());
+        assert!(TcpStream::connect(self.address()).is_err());
     }
 
     /// Starts it again where it was, with what it has kept.
