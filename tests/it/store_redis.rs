@@ -295,3 +295,40 @@ async fn a_backlog_is_merged_from_all_partitions() {
     assert_eq!((buried.count, buried.oldest), (150, Some(NOW)));
     assert_eq!(outbox::ids(&store.outbox(&one, 0, 1_000).await.unwrap()), whole[150..]);
 }
+
+/// The rights that docs/operations.md tells operators to give are enough, and a wrong password is not.
+#[tokio::test]
+async fn an_acl_user_needs_no_more_than_documented() {
+    let guide = include_str!("../../docs/operations.md");
+    let line = guide.lines().find(|line| line.starts_with("An ACL user for the router")).unwrap();
+    let rights: Vec<_> = line.split('`').skip(1).step_by(2).flat_map(|rights| rights.split(' ')).collect();
+    assert!(rights.contains(&"~tract:*") && rights.contains(&"+@write"), "{rights:?}");
+    let server = RedisServer::start();
+    let mut acl = redis::cmd("ACL");
+    acl.arg("SETUSER").arg("router").arg("on").arg(">a secret").arg(&rights);
+    acl.query_async::<()>(&mut client_of(&server).await).await.unwrap();
+    let wrong = server.url().replace("redis://", "redis://router:wrong@");
+    let refused = RedisStore::open(&wrong, 16).await.unwrap_err();
+    assert!(matches!(refused, RedisOpenError::Unreachable { .. }), "{refused}");
+    assert!(!refused.to_string().contains("wrong@"), "{refused}");
+
+    let url = server.url().replace("redis://", "redis://router:a%20secret@");
+    let (store, one) = (RedisStore::open(&url, 16).await.unwrap(), hook("one"));
+    assert_eq!(*store.durability(), Durability::EveryAnswer, "it may ask");
+    let user_id = open_thread(&*store, 1, "walter").await;
+    for _ in 0..3 {
+        let commit = next_step(&*store, &user_id, 1).await;
+        let outbox = vec![delivery(&one, commit.thread.sequence())];
+        applied(&*store, Commit { outbox, idempotency: None, ..commit }).await;
+    }
+    let ids = outbox::ids(&store.outbox(&one, 0, 9).await.unwrap());
+    store.update_outbox(vec![outbox::over(&one, ids[0], End::Dead, NOW)]).await.unwrap();
+    store.bury(&one, NOW, 1, NOW).await.unwrap();
+    let replay = Replay { endpoints: vec![one.clone()], which: Replayed::Since(NOW), limit: 9, now: NOW };
+    assert_eq!(store.replay(replay).await, Ok(2));
+    let write = DocumentWrite { forget: vec![one], ..DocumentWrite::default() };
+    assert_eq!(store.write_documents(write).await, Ok(Written::Applied));
+    store.forget_expired(NOW).await.unwrap();
+    assert_eq!(store.feed(&user_id, 0, 9).await.unwrap().len(), 3);
+    store.close().await;
+}
