@@ -92,7 +92,7 @@ impl Check {
                 "topics",
                 "takes every kind of webhook",
                 "Each hook that you register is sent its own kind of payload: messages, events whose `metadata` is JSON \
-                 in a string, and created users.",
+                 in a string, and created users. POST /tract/hooks/test/ sends a `ping`.",
                 "Answer 2xx to every kind, also to those that you have no use for; or do not register that hook. Where \
                  this URL is registered for some of them only, name these with --topic.",
             ),

@@ -77,10 +77,17 @@ pub(super) fn judge(check: Check, observed: &[(Case, Outcome)]) -> Found {
 
 /// What is wrong with a delivery that should have been taken.
 fn taken(case: &Case, outcome: &Outcome) -> Option<Finding> {
-    if case.expect != Expect::Taken {
+    if !matches!(case.expect, Expect::Taken | Expect::Welcome) {
         return None;
     }
     if let Verdict::Failed(problem) = outcome.verdict {
+        if case.expect == Expect::Welcome {
+            let told = format!(
+                "{}: deliveries arrive all the same, but a test of the hook says that it fails",
+                outcome.told()
+            );
+            return Some(Finding::warning(problem, &case.label, told));
+        }
         return Some(Finding::failure(problem, &case.label, outcome.told()));
     }
     let asked = format!("took it after it had asked {} times to come later; the router honours that", outcome.busy);
@@ -279,6 +286,12 @@ mod tests {
         let found =
             found(Check::Retries, |case| if case.expect == Expect::Whatever { cut.clone() } else { outcome(200) });
         assert!(found.findings.is_empty(), "{found:?}");
+    }
+
+    #[test]
+    fn a_ping_that_is_not_taken_is_a_warning() {
+        let found = found(Check::Topics, |case| outcome(if case.label.contains("ping") { 400 } else { 200 }));
+        assert_eq!(problems(&found), [(false, Problem::BadStatus)]);
     }
 
     #[test]

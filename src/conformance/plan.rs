@@ -4,6 +4,7 @@ use super::check::Check;
 use super::signing::Signing;
 use super::thread::{Registered, Thread};
 use crate::hsl::{MAX_BODY, text_element};
+use crate::webhook::payload;
 use bytes::Bytes;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -46,6 +47,8 @@ pub struct Delivery {
 pub enum Expect {
     /// Take it.
     Taken,
+    /// Take it; the router works without that, but whoever tries the hook is told that it fails.
+    Welcome,
     /// Refuse it with a 4xx: it is forged.
     Refused,
     /// Refuse it with a 4xx: it is a recording, rightly signed.
@@ -163,7 +166,19 @@ impl Planner {
         // A user is created before anything happens to it.
         let mut hooks = self.hooks.clone();
         hooks.sort_by_key(|hook| hook.topic != Topic::CreateUser);
-        hooks.iter().map(|hook| self.case(hook.name(), thread.tell(hook))).collect()
+        let mut cases: Vec<_> = hooks.iter().map(|hook| self.case(hook.name(), thread.tell(hook))).collect();
+        cases.push(self.ping());
+        cases
+    }
+
+    /// What `hooks/test/` sends.
+    fn ping(&mut self) -> Case {
+        let hook = self.usual();
+        let body = payload::ping(&hook.category, hook.topic.names().1, self.now);
+        let mut case = self.case("a ping, as POST /tract/hooks/test/ sends it", body);
+        case.delivery.webhook_id = format!("ping_{}", case.delivery.webhook_id);
+        case.expect = Expect::Welcome;
+        case
     }
 
     fn duplicates(&mut self) -> Vec<Case> {
@@ -389,7 +404,7 @@ mod tests {
         let mut seen = std::collections::BTreeMap::new();
         for case in everything().iter().flat_map(|planned| &planned.cases) {
             let body: Value = serde_json::from_slice(&case.delivery.body).unwrap();
-            assert!(body.is_object() && body["user_id"].is_string(), "{}", case.label);
+            assert!(body.is_object() && (body["user_id"].is_string() || body["event"] == "ping"), "{}", case.label);
             let before = seen.insert(case.delivery.webhook_id.clone(), case.delivery.body.clone());
             assert!(before.is_none_or(|before| before == case.delivery.body), "{}", case.label);
         }
@@ -407,6 +422,21 @@ mod tests {
             }
         }
         assert!(planner.plan(Check::History).is_none() && planner.plan(Check::Contents).is_none());
+    }
+
+    #[test]
+    fn a_ping_is_of_a_hook_that_is_registered() {
+        let cases = planner(&["collection_state.complete"]).plan(Check::Topics).unwrap().cases;
+        let ping = cases.last().unwrap();
+        let body: Value = serde_json::from_slice(&ping.delivery.body).unwrap();
+        let timestamp = body["timestamp"].as_str().unwrap_or_default();
+        assert_eq!(
+            body,
+            json!({"event": "ping", "category": "collection_state", "subcategory": "complete", "timestamp": timestamp})
+        );
+        assert!(
+            ping.expect == Expect::Welcome && ping.delivery.webhook_id.starts_with("ping_") && timestamp.ends_with('Z')
+        );
     }
 
     #[test]

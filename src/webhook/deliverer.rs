@@ -89,6 +89,10 @@ impl WebhookDeliverer {
     ) -> Result<Attempted, Unsent> {
         let hook = directory.hook(client, receiver, topic).ok_or(Unsent::Void("the hook is not registered"))?;
         let secrets = directory.hook_secrets(client, receiver).ok_or(Unsent::Void("the hook has no secret"))?;
+        // A courier may still hold what waited for a hook of this name that was unregistered.
+        if delivery.created_at < hook.registered_at {
+            return Err(Unsent::Void("it is from before the hook was registered"));
+        }
         match delivery.what {
             What::History { after, through } => self.history(hook, secrets, delivery, after, through).await,
             What::CreateUser => self.create_user(hook, secrets, delivery).await,
@@ -258,7 +262,8 @@ impl WebhookDeliverer {
     pub async fn ping(&self, hook: &Hook, secrets: Secrets<'_>) -> Pinged {
         let at = self.clock.now();
         let webhook_id = format!("ping_{}", uuid::Uuid::now_v7().simple());
-        let sent = self.post(&hook.url, secrets, &webhook_id, payload::ping(hook, at)).await;
+        let body = payload::ping(&hook.category, hook.topic.names().1, at);
+        let sent = self.post(&hook.url, secrets, &webhook_id, body).await;
         let Attempted { outcome, status, .. } = self.judged(&sent);
         let error = match outcome {
             Attempt::Accepted => None,

@@ -133,11 +133,10 @@ fn agent_fields(metadata: Metadata, agent: Option<&Agent>) -> Metadata {
     known.into_iter().fold(metadata, |metadata, (name, value)| metadata.with(&name, value))
 }
 
-/// The body of a ping, which says which hook it tries.
-pub(super) fn ping(hook: &Hook, at: Timestamp) -> Vec<u8> {
-    let subcategory = hook.topic.names().1;
+/// The body of a ping, which says which hook it tries: by the name that it is registered with.
+pub(crate) fn ping(category: &str, subcategory: &str, at: Timestamp) -> Vec<u8> {
     let body = serde_json::json!({
-        "event": "ping", "category": hook.category, "subcategory": subcategory, "timestamp": wire::time(at),
+        "event": "ping", "category": category, "subcategory": subcategory, "timestamp": wire::time(at),
     });
     body.to_string().into_bytes()
 }

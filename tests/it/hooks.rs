@@ -139,3 +139,29 @@ async fn what_outlives_the_hour_is_a_dead_letter_that_is_replayed() {
     router.sprinkle.post("/tract/hooks/replay/", &replay).await.refused(404, "unknown_delivery");
     router.stop().await;
 }
+
+#[tokio::test]
+async fn what_waited_for_an_unregistered_hook_is_not_sent_to_its_successor() {
+    let router = Fixture::start().await;
+    router.handed_off("again").await;
+    router.desk.script(|r| (r.topic == "message.receive").then(|| Answer::status(500)));
+    router.channel.say("again", "before").await;
+    let pending = "/tract/hooks/deliveries/?state=pending&category=message&subcategory=receive";
+    let tried = |page: &Value| page["deliveries"][0]["attempts"].as_array().is_some_and(|tried| tried.len() == 1);
+    router.until_get(pending, tried).await;
+    let mut hook = which();
+    let hooks = router.sprinkle.get("/tract/hooks/list/").await.ok();
+    hook["url"] =
+        hooks["hooks"].as_array().unwrap().iter().find(|h| h["subcategory"] == "receive").unwrap()["url"].clone();
+    router.sprinkle.post("/tract/hooks/unregister/", &which()).await.ok();
+    router.desk.script(|r| (r.topic == "message.receive").then(|| Answer::ok(json!({}))));
+    router.clock.advance(1);
+    router.sprinkle.post("/tract/hooks/register/", &hook).await.ok();
+    // The retry is due, and so is what comes after it in the same thread.
+    router.clock.advance(MINUTE);
+    router.channel.say("again", "after").await;
+    router.desk.hear("message.receive", "after").await;
+    let befores = router.desk.seen_on("message.receive").iter().filter(|r| r.text() == "before").count();
+    assert_eq!(befores, 1);
+    router.stop().await;
+}

@@ -200,7 +200,7 @@ async fn the_log_stays_short() {
 async fn a_store_from_before_dead_letters_is_taken_over() {
     const BACK: &str = "DROP TABLE received; DROP TABLE dead_letters; ALTER TABLE endpoints DROP COLUMN dead; \
         ALTER TABLE endpoints DROP COLUMN received; ALTER TABLE outbox DROP COLUMN log; \
-        ALTER TABLE outbox DROP COLUMN replayed; PRAGMA user_version = 2;";
+        ALTER TABLE outbox DROP COLUMN replayed; CREATE INDEX outbox_thread ON outbox (endpoint, thread, id); PRAGMA user_version = 2;";
     let place = Directory::new();
     let (one, store) = (hook("one"), open(place.path()));
     let user_id = open_thread(&*store, 1, "walter").await;

@@ -11,7 +11,7 @@ pub(crate) use self::window::ENTRIES;
 use self::{
     errand::{Came, Errand},
     verdict::{Fate, Verdict},
-    window::{LANE, Window},
+    window::Window,
 };
 use crate::{
     breaker::Breaker,
@@ -212,9 +212,12 @@ impl Courier {
 
     /// Nothing is sent to a disabled endpoint; what has waited for an hour becomes dead letters.
     fn lie_low(&mut self, disabled_at: Timestamp, ctx: &mut Context<Self>) {
+        if self.asking {
+            return;
+        }
         // It is all in the store.
         drop(self.inbox.take());
-        if self.asking || self.alarm.is_some() {
+        if self.alarm.is_some() {
             return;
         }
         let (now, first) = (self.now(), disabled_at.plus(KEPT_WHILE_DISABLED_MS));
@@ -240,8 +243,14 @@ impl Courier {
                     match buried.oldest.map(|oldest| oldest.plus(KEPT_WHILE_DISABLED_MS)) {
                         Some(next) if next > me.now() => me.set_alarm(Some(next), ctx),
                         Some(_) => me.advance(ctx),
-                        // The next one to arrive wakes it.
-                        None => {}
+                        // Nothing waited then; but what came since, perhaps in the same transaction, has its hour too.
+                        None => {
+                            let (came, missed) = me.inbox.take();
+                            if missed || !came.is_empty() {
+                                me.advance(ctx);
+                            }
+                            // The next one to arrive wakes it.
+                        }
                     }
                 }
                 Err(error) => {
@@ -329,9 +338,8 @@ impl Courier {
         match fate {
             Fate::Changed(delivery) => self.window.changed(*delivery, now),
             Fate::Over(delivery) => {
-                if self.window.finished(&delivery, now) {
-                    self.read_lane(delivery.user_id.clone(), ctx);
-                }
+                let next = self.window.finished(&delivery, now);
+                self.read_lane(delivery.user_id.clone(), next, ctx);
             }
         }
         self.advance(ctx);
@@ -363,21 +371,25 @@ impl Courier {
         }));
     }
 
-    /// Reads a thread's next deliveries, which were left in the store.
-    fn read_lane(&mut self, user_id: UserId, ctx: &mut Context<Self>) {
-        let (store, endpoint, of) = (Arc::clone(&self.world.store), self.endpoint.clone(), user_id.clone());
-        let (after, era) = (self.window.read_lane_after(&user_id), self.era);
-        let read = async move { store.outbox_of(&endpoint, &of, after, LANE).await };
-        ctx.spawn(read.into_actor(self).map(move |page, me, ctx| {
+    /// Reads a thread's next deliveries, if there are any that were left in the store.
+    fn read_lane(&mut self, user_id: UserId, next: Vec<u64>, ctx: &mut Context<Self>) {
+        if next.is_empty() {
+            return;
+        }
+        let (store, endpoint, era) = (Arc::clone(&self.world.store), self.endpoint.clone(), self.era);
+        let read = async move {
+            let page = store.outbox_by_id(&endpoint, &next).await;
+            (page, next)
+        };
+        ctx.spawn(read.into_actor(self).map(move |(page, next), me, ctx| {
             if me.era != era {
                 return;
             }
             match page {
                 Ok(page) => {
                     let page = page.into_iter().map(|delivery| me.afresh(delivery)).collect();
-                    if me.window.lane_read(&user_id, page, me.now()) {
-                        me.read_lane(user_id, ctx);
-                    }
+                    let further = me.window.lane_read(&user_id, page, me.now());
+                    me.read_lane(user_id, further, ctx);
                     me.advance(ctx);
                 }
                 Err(error) => {
@@ -386,7 +398,7 @@ impl Courier {
                     let sleep = async move { clock.sleep_until(clock.now().plus(PAUSE_MS)).await };
                     ctx.spawn(sleep.into_actor(me).map(move |(), me, ctx| {
                         if me.era == era {
-                            me.read_lane(user_id, ctx);
+                            me.read_lane(user_id, next, ctx);
                         }
                     }));
                 }

@@ -1,6 +1,7 @@
 //! What a courier holds of its endpoint's backlog: one lane for each thread, its deliveries in order, the first of them up
-//! for sending. The rest of the backlog stays in the store, and the window knows where to read on. Pure: no actor, no
-//! clock, no store.
+//! for sending. Of what it has seen and has no room for it remembers the ids, which are small; the rest of the backlog
+//! stays in the store, and the window knows where to read on. So nobody ever searches the store for a thread's next
+//! delivery, and the store needs no index for it. Pure: no actor, no clock, no store.
 
 use crate::ports::Delivery;
 use std::collections::{BTreeSet, HashMap, VecDeque};
@@ -13,6 +14,10 @@ pub(super) const LANE: usize = 16;
 /// of them are due.
 const WAITING: usize = 8192;
 
+/// How many ids are remembered, of all lanes, for each delivery that may be held: half a megabyte for a window of 1024. Past
+/// it the backlog is not read on until half of them have had their turn.
+const REMEMBERED: usize = 64;
+
 /// How many deliveries are held together with their entries, which may be large; the others' are read when they are sent.
 pub(crate) const ENTRIES: usize = 256;
 
@@ -21,7 +26,7 @@ pub(crate) const ENTRIES: usize = 256;
 pub(super) struct Window {
     /// Deliveries that are held at the most, but for the one of each waiting lane.
     size: usize,
-    /// Every delivery up to this id has been seen: it is in a lane, or its lane knows that there is more in the store.
+    /// Every delivery up to this id has been seen: it is in a lane, or its lane remembers it.
     cursor: u64,
     /// There may be deliveries above the cursor that nobody will hand in.
     behind: bool,
@@ -31,16 +36,16 @@ pub(super) struct Window {
     /// Lanes whose first delivery is not due yet.
     waiting: BTreeSet<(Timestamp, u64, UserId)>,
     held: usize,
+    /// Ids that lanes remember.
+    remembered: usize,
 }
 
 /// One thread's deliveries to this endpoint.
 #[derive(Debug, Default)]
 struct Lane {
     queue: VecDeque<Delivery>,
-    /// The last one that is over. The store may not know it yet.
-    over: u64,
-    /// There are more in the store behind those in the queue.
-    more: bool,
+    /// The ids of those behind the queue, which are in the store.
+    behind: VecDeque<u64>,
     place: Place,
 }
 
@@ -80,6 +85,7 @@ impl Window {
             ready: BTreeSet::new(),
             waiting: BTreeSet::new(),
             held: 0,
+            remembered: 0,
         }
     }
 
@@ -95,7 +101,10 @@ impl Window {
 
     /// What to read of the backlog now, if there is any and there is room.
     pub(super) fn wants(&self) -> Option<Page> {
-        let room = self.behind && self.held <= self.size / 2 && self.waiting.len() < WAITING;
+        let room = self.behind
+            && self.held <= self.size / 2
+            && self.waiting.len() < WAITING
+            && self.remembered <= self.size * REMEMBERED / 2;
         room.then(|| Page { after: self.cursor, limit: self.size - self.held })
     }
 
@@ -123,15 +132,17 @@ impl Window {
         if self.held >= ENTRIES {
             delivery.entry = None;
         }
-        if self.held >= self.size || self.waiting.len() >= WAITING {
+        if self.held >= self.size || self.waiting.len() >= WAITING || self.remembered >= self.size * REMEMBERED {
             self.behind = true;
             return;
         }
         self.cursor = delivery.id;
         let user_id = delivery.user_id.clone();
         let lane = self.lanes.entry(user_id.clone()).or_default();
-        if lane.more || matches!(lane.place, Place::Reading | Place::Waiting) || lane.queue.len() >= LANE {
-            lane.more = true;
+        let closed = matches!(lane.place, Place::Reading | Place::Waiting);
+        if closed || !lane.behind.is_empty() || lane.queue.len() >= LANE {
+            lane.behind.push_back(delivery.id);
+            self.remembered += 1;
             return;
         }
         lane.queue.push_back(delivery);
@@ -150,8 +161,10 @@ impl Window {
             self.waiting.insert((first.due_at, first.id, user_id.clone()));
             // Only the first is needed until then, and its entry not yet.
             self.held -= lane.queue.len();
-            lane.more |= lane.queue.len() > 1;
-            lane.queue.truncate(1);
+            for delivery in lane.queue.drain(1..).rev() {
+                lane.behind.push_front(delivery.id);
+                self.remembered += 1;
+            }
             if let Some(first) = lane.queue.front_mut() {
                 first.entry = None;
             }
@@ -202,12 +215,11 @@ impl Window {
         }
     }
 
-    /// The delivery that was taken up is over. True if the lane's next ones have to be read.
+    /// The delivery that was taken up is over. Which of its lane have to be read now, by their ids; none if none.
     #[must_use]
-    pub(super) fn finished(&mut self, delivery: &Delivery, now: Timestamp) -> bool {
-        let Some(lane) = self.busy(delivery) else { return false };
+    pub(super) fn finished(&mut self, delivery: &Delivery, now: Timestamp) -> Vec<u64> {
+        let Some(lane) = self.busy(delivery) else { return Vec::new() };
         lane.queue.pop_front();
-        lane.over = delivery.id;
         self.held -= 1;
         self.go_on(&delivery.user_id, now)
     }
@@ -219,32 +231,28 @@ impl Window {
         same.then_some(lane)
     }
 
-    /// Where a lane goes whose first delivery is over. True if its next ones have to be read.
-    fn go_on(&mut self, user_id: &UserId, now: Timestamp) -> bool {
-        let Some(lane) = self.lanes.get_mut(user_id) else { return false };
+    /// Where a lane goes whose first delivery is over. Which ones have to be read, if it goes on with such.
+    fn go_on(&mut self, user_id: &UserId, now: Timestamp) -> Vec<u64> {
+        let Some(lane) = self.lanes.get_mut(user_id) else { return Vec::new() };
         if !lane.queue.is_empty() {
             self.place(user_id, now);
-            return false;
+            return Vec::new();
         }
-        if std::mem::take(&mut lane.more) {
+        let next: Vec<u64> = lane.behind.drain(..lane.behind.len().min(LANE)).collect();
+        self.remembered -= next.len();
+        if next.is_empty() {
+            self.lanes.remove(user_id);
+        } else {
             lane.place = Place::Reading;
-            return true;
         }
-        self.lanes.remove(user_id);
-        false
+        next
     }
 
-    /// From above which id a lane's next deliveries are to be read.
-    pub(super) fn read_lane_after(&self, user_id: &UserId) -> u64 {
-        self.lanes.get(user_id).map_or(0, |lane| lane.over)
-    }
-
-    /// Takes a lane's next deliveries. True if they have to be read once more: some were committed meanwhile, and whoever
-    /// hands in is past them.
+    /// Takes a lane's next deliveries, those that there still are. Which ones have to be read then, if it has none now.
     #[must_use]
-    pub(super) fn lane_read(&mut self, user_id: &UserId, page: Vec<Delivery>, now: Timestamp) -> bool {
-        let Some(lane) = self.lanes.get_mut(user_id).filter(|lane| lane.place == Place::Reading) else { return false };
-        lane.more |= page.len() >= LANE;
+    pub(super) fn lane_read(&mut self, user_id: &UserId, page: Vec<Delivery>, now: Timestamp) -> Vec<u64> {
+        let reading = self.lanes.get_mut(user_id).filter(|lane| lane.place == Place::Reading);
+        let Some(lane) = reading else { return Vec::new() };
         self.held += page.len();
         lane.queue.extend(page);
         self.go_on(user_id, now)

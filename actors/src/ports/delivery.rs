@@ -394,14 +394,8 @@ pub trait Outbox: Send + Sync + 'static {
     async fn endpoint_status(&self, endpoint: &Endpoint) -> Result<EndpointStatus, StoreError>;
     /// What waits for an endpoint with an id above `after`, in order.
     async fn outbox(&self, endpoint: &Endpoint, after: u64, limit: usize) -> Result<Vec<Delivery>, StoreError>;
-    /// What waits for an endpoint of one thread with an id above `after`, in order.
-    async fn outbox_of(
-        &self,
-        endpoint: &Endpoint,
-        user_id: &UserId,
-        after: u64,
-        limit: usize,
-    ) -> Result<Vec<Delivery>, StoreError>;
+    /// Those of these ids that wait for an endpoint, in order.
+    async fn outbox_by_id(&self, endpoint: &Endpoint, ids: &[u64]) -> Result<Vec<Delivery>, StoreError>;
     /// What became of deliveries. Those that are gone meanwhile are left alone.
     async fn update_outbox(&self, updates: Vec<OutboxUpdate>) -> Result<(), StoreError>;
     /// Makes dead letters of what waits for an endpoint and was committed at or before `before`, oldest first, at most

@@ -70,7 +70,7 @@ async fn a_ping_that_fails_is_told_and_changes_nothing() {
     fixture.disable(&receive()).await;
     let tried = fixture.tool("sprinkle", "/tract/hooks/test/", WHICH()).await;
     assert_eq!(tried.status, 200, "{}", tried.text);
-    assert_eq!(tried.body, json!({"success": false, "latency_ms": 0, "error": "the address is not public"}));
+    assert_eq!(tried.body, json!({"success": false, "latency_ms": 0, "reason": "the address is not public"}));
     assert!(fixture.edge.tenancy.directory().disabled(&receive()).is_some());
     let none = fixture.tool("held", "/tract/hooks/test/", WHICH()).await;
     assert_eq!(none.refused().1, "unknown_hook");

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use tract_actors::ports::{
     Delivery, DeliveryPage, DeliveryQuery, DeliveryRecord, DeliveryState, Endpoint, EndpointStatus, Replay, Replayed,
 };
-use tract_domain::{Timestamp, UserId};
+use tract_domain::Timestamp;
 
 /// Records that are looked at together.
 const CHUNK: usize = 500;
@@ -88,30 +88,16 @@ pub(super) async fn outbox(
 }
 
 /// The deliveries with these ids, in their order; those that are gone meanwhile are left out.
-async fn records(reader: &mut Reader, place: Place, endpoint: &Endpoint, ids: &[u64]) -> Result<Vec<Delivery>, Fault> {
+pub(super) async fn records(
+    reader: &mut Reader,
+    place: Place,
+    endpoint: &Endpoint,
+    ids: &[u64],
+) -> Result<Vec<Delivery>, Fault> {
     let get = |id: &u64| command!("HGET", place.home_of_delivery(*id).outbox(endpoint), id);
     let found: Vec<Option<Vec<u8>>> = reader.all(ids.iter().map(get).collect()).await?;
     let found = ids.iter().zip(found).filter_map(|(id, form)| Some((*id, form?)));
     found.map(|(id, form)| DeliveryForm::read(&form)?.delivery(id, endpoint, None)).collect()
-}
-
-/// What waits for an endpoint of one thread.
-pub(super) async fn outbox_of(
-    reader: &mut Reader,
-    place: Place,
-    partition: Partition,
-    (endpoint, user_id): (&Endpoint, &UserId),
-    after: u64,
-    limit: usize,
-) -> Result<Vec<Delivery>, Fault> {
-    let limit = limit.min(MOST);
-    let (first, end) = (format!("({user_id} {after:016}"), format!("({user_id}!"));
-    let range = command!("ZRANGE", partition.lanes(endpoint), first, end, "BYLEX", "LIMIT", 0, limit);
-    let lanes: Vec<String> = reader.one(range).await?;
-    let id = |lane: &String| lane.rsplit(' ').next().and_then(|id| id.parse::<u64>().ok());
-    let ids: Option<Vec<u64>> = lanes.iter().map(id).collect();
-    let ids = ids.ok_or(Fault::Unreadable("an id is not one"))?;
-    records(reader, place, endpoint, &ids).await
 }
 
 /// How endpoints fare, each over the partitions that know it.

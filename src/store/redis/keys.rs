@@ -82,10 +82,6 @@ impl Partition {
     pub(super) fn waiting(self, endpoint: &Endpoint) -> String {
         self.about("waiting", endpoint.name())
     }
-    /// The same by thread, then id. Sorted set in the order of text.
-    pub(super) fn lanes(self, endpoint: &Endpoint) -> String {
-        self.about("lanes", endpoint.name())
-    }
     /// The records of what waits. Hash.
     pub(super) fn outbox(self, endpoint: &Endpoint) -> String {
         self.about("outbox", endpoint.name())
@@ -107,10 +103,9 @@ impl Partition {
         self.about("status", endpoint.name())
     }
     /// The keys of an endpoint, in the order in which scripts take them.
-    pub(super) fn endpoint(self, endpoint: &Endpoint) -> [String; 7] {
+    pub(super) fn endpoint(self, endpoint: &Endpoint) -> [String; 6] {
         [
             self.waiting(endpoint),
-            self.lanes(endpoint),
             self.outbox(endpoint),
             self.dead(endpoint),
             self.died(endpoint),

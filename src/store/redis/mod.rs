@@ -240,16 +240,8 @@ impl Outbox for RedisStore {
         Ok(delivery_query::outbox(&mut self.reader().await?, self.place, endpoint, after, limit).await?)
     }
 
-    async fn outbox_of(
-        &self,
-        endpoint: &Endpoint,
-        user_id: &UserId,
-        after: u64,
-        limit: usize,
-    ) -> Result<Vec<Delivery>, StoreError> {
-        let Some(partition) = self.partition(user_id) else { return Ok(Vec::new()) };
-        let (mut reader, of) = (self.reader().await?, (endpoint, user_id));
-        Ok(delivery_query::outbox_of(&mut reader, self.place, partition, of, after, limit).await?)
+    async fn outbox_by_id(&self, endpoint: &Endpoint, ids: &[u64]) -> Result<Vec<Delivery>, StoreError> {
+        Ok(delivery_query::records(&mut self.reader().await?, self.place, endpoint, ids).await?)
     }
 
     async fn update_outbox(&self, updates: Vec<OutboxUpdate>) -> Result<(), StoreError> {

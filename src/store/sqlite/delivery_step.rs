@@ -213,11 +213,13 @@ impl Step for SendAgain {
     }
 }
 
+/// Without being told, SQLite would walk through all dead letters of the endpoint for one.
+pub(super) const ONE: &str = "SELECT d.id, d.of, d.thread, t.user_id, d.webhook_id, d.what, d.sequence, d.log \
+    FROM dead_letters d INDEXED BY dead_letters_webhook_id JOIN threads t ON t.id = d.thread \
+    WHERE d.endpoint = ?1 AND d.webhook_id = ?2 ORDER BY d.id, d.of LIMIT ?3";
+
 impl SendAgain {
     fn letters(&self, batch: &Batch<'_>, endpoint: &Endpoint, number: i64, limit: usize) -> Result<Vec<Letter>, Fault> {
-        const ONE: &str = "SELECT d.id, d.of, d.thread, t.user_id, d.webhook_id, d.what, d.sequence, d.log \
-            FROM dead_letters d JOIN threads t ON t.id = d.thread \
-            WHERE d.endpoint = ?1 AND d.webhook_id = ?2 ORDER BY d.id, d.of LIMIT ?3";
         const SINCE: &str = "SELECT d.id, d.of, d.thread, t.user_id, d.webhook_id, d.what, d.sequence, d.log \
             FROM dead_letters d JOIN threads t ON t.id = d.thread \
             WHERE d.endpoint = ?1 AND d.died_at >= ?2 ORDER BY d.id, d.of LIMIT ?3";

@@ -333,18 +333,12 @@ impl Outbox for SqliteStore {
 
     async fn outbox(&self, endpoint: &Endpoint, after: u64, limit: usize) -> Result<Vec<Delivery>, StoreError> {
         let endpoint = endpoint.clone();
-        self.points.ask(move |conn| delivery_query::outbox(conn, &endpoint, None, after, limit)).await
+        self.points.ask(move |conn| delivery_query::outbox(conn, &endpoint, after, limit)).await
     }
 
-    async fn outbox_of(
-        &self,
-        endpoint: &Endpoint,
-        user_id: &UserId,
-        after: u64,
-        limit: usize,
-    ) -> Result<Vec<Delivery>, StoreError> {
-        let (endpoint, user_id) = (endpoint.clone(), user_id.clone());
-        self.points.ask(move |conn| delivery_query::outbox(conn, &endpoint, Some(&user_id), after, limit)).await
+    async fn outbox_by_id(&self, endpoint: &Endpoint, ids: &[u64]) -> Result<Vec<Delivery>, StoreError> {
+        let (endpoint, ids) = (endpoint.clone(), ids.to_vec());
+        self.points.ask(move |conn| delivery_query::outbox_by_id(conn, &endpoint, &ids)).await
     }
 
     async fn update_outbox(&self, updates: Vec<OutboxUpdate>) -> Result<(), StoreError> {

@@ -150,7 +150,7 @@ impl Outbox for FakeStore {
     async fn outbox(&self, _: &Endpoint, _: u64, _: usize) -> Result<Vec<Delivery>, StoreError> {
         unimplemented!()
     }
-    async fn outbox_of(&self, _: &Endpoint, _: &UserId, _: u64, _: usize) -> Result<Vec<Delivery>, StoreError> {
+    async fn outbox_by_id(&self, _: &Endpoint, _: &[u64]) -> Result<Vec<Delivery>, StoreError> {
         unimplemented!()
     }
     async fn update_outbox(&self, _: Vec<OutboxUpdate>) -> Result<(), StoreError> {

@@ -100,8 +100,11 @@ pub(crate) async fn deliveries_wait_in_commit_order(place: &impl Place) {
     let all = ids(&waiting);
     assert_eq!(ids(&store.outbox(&one, all[3], 4).await.unwrap()), all[4..8]);
     let of_second = [all[2], all[3], all[6], all[7], all[10], all[11]];
-    assert_eq!(ids(&store.outbox_of(&one, &users[1], 0, 100).await.unwrap()), of_second);
-    assert_eq!(ids(&store.outbox_of(&one, &users[1], all[3], 1).await.unwrap()), [all[6]]);
+    let by_id = store.outbox_by_id(&one, &of_second).await.unwrap();
+    assert_eq!(ids(&by_id), of_second);
+    assert!(by_id.iter().all(|delivery| delivery.user_id == users[1]));
+    assert_eq!(ids(&store.outbox_by_id(&one, &[all[3], u64::MAX >> 1, all[6]]).await.unwrap()), [all[3], all[6]]);
+    assert!(store.outbox_by_id(&two, &[all[3]]).await.unwrap().is_empty(), "it waits for another");
     assert_eq!(store.outbox(&hook("three"), 0, 10).await.unwrap().len(), 0);
     assert_eq!(backlog(&*store).await, [one.clone(), two.clone()]);
 

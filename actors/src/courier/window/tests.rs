@@ -48,13 +48,15 @@ impl Scene {
         self.stored.insert(id, delivery(id, user));
         self.window.fall_behind();
     }
-    fn page(&self, after: u64, limit: usize, of: Option<&UserId>) -> Vec<Delivery> {
-        let above = self.stored.range(after + 1..).map(|(_, delivery)| delivery);
-        above.filter(|delivery| of.is_none_or(|of| delivery.user_id == *of)).take(limit).cloned().collect()
+    fn page(&self, after: u64, limit: usize) -> Vec<Delivery> {
+        self.stored.range(after + 1..).map(|(_, delivery)| delivery).take(limit).cloned().collect()
+    }
+    fn by_id(&self, ids: &[u64]) -> Vec<Delivery> {
+        ids.iter().filter_map(|id| self.stored.get(id)).cloned().collect()
     }
     fn read_on(&mut self) {
         while let Some(page) = self.window.wants() {
-            let read = self.page(page.after, page.limit, None);
+            let read = self.page(page.after, page.limit);
             let stuck = read.is_empty();
             self.window.read(page, read, NOW);
             if stuck {
@@ -69,11 +71,9 @@ impl Scene {
     }
     fn finish(&mut self, delivery: &Delivery) {
         self.stored.remove(&delivery.id);
-        let mut again = self.window.finished(delivery, NOW);
-        while again {
-            let after = self.window.read_lane_after(&delivery.user_id);
-            let page = self.page(after, LANE, Some(&delivery.user_id));
-            again = self.window.lane_read(&delivery.user_id, page, NOW);
+        let mut next = self.window.finished(delivery, NOW);
+        while !next.is_empty() {
+            next = self.window.lane_read(&delivery.user_id, self.by_id(&next), NOW);
         }
     }
     fn deliver_all(&mut self) {
@@ -128,14 +128,33 @@ fn what_is_committed_while_a_lane_is_read_is_not_forgotten() {
             continue;
         }
         scene.stored.remove(&16);
-        assert!(scene.window.finished(&delivery, NOW), "17 is in the store only");
-        let read = scene.page(16, LANE, Some(&delivery.user_id));
-        // Handed in while the read is under way, whose page does not have it.
+        let next = scene.window.finished(&delivery, NOW);
+        assert_eq!(next, [17], "it is in the store only");
+        // Handed in while the read is under way.
         scene.commit(18, "a");
-        assert!(!scene.window.lane_read(&delivery.user_id, read, NOW));
+        assert!(scene.window.lane_read(&delivery.user_id, scene.by_id(&next), NOW).is_empty());
     }
     scene.deliver_all();
     assert_eq!(scene.taken, (1..=18).collect::<Vec<_>>());
+}
+
+#[test]
+fn what_is_above_the_cursor_comes_with_the_backlog_and_not_twice() {
+    let mut scene = Scene::new();
+    (1..=17).for_each(|id| scene.commit(id, "a"));
+    (18..=70).for_each(|id| scene.commit_unseen(id, "b"));
+    scene.commit_unseen(71, "a");
+    let page = scene.window.wants().unwrap();
+    // Read now, and handed over when the thread has long got its next deliveries.
+    let late = scene.page(page.after, page.limit);
+    while let Some(delivery) = scene.take_up() {
+        scene.finish(&delivery);
+    }
+    assert_eq!(scene.taken, (1..=17).collect::<Vec<_>>());
+    scene.window.read(page, late, NOW);
+    scene.deliver_all();
+    assert_eq!(scene.taken.iter().filter(|id| **id == 71).count(), 1);
+    assert_eq!(scene.taken.len(), 71);
 }
 
 #[test]
@@ -163,12 +182,43 @@ fn after_it_was_cleared_what_comes_back_is_nothing_to_it() {
     (1..=3).for_each(|id| scene.commit(id, "a"));
     let first = scene.take_up().unwrap();
     scene.window.clear();
-    assert!(!scene.window.finished(&first, NOW));
+    assert!(scene.window.finished(&first, NOW).is_empty());
     scene.window.changed(first, NOW);
     assert!(!scene.window.has_ready());
     scene.taken.clear();
     scene.deliver_all();
     assert_eq!(scene.taken, [1, 2, 3], "all is read anew");
+}
+
+#[test]
+fn what_is_gone_when_it_is_read_holds_nobody_up() {
+    let mut scene = Scene::new();
+    (1..=60).for_each(|id| scene.commit(id, "a"));
+    (17..=50).for_each(|id| {
+        scene.stored.remove(&id);
+    });
+    scene.deliver_all();
+    assert_eq!(scene.taken, (1..=16).chain(51..=60).collect::<Vec<_>>());
+    assert!(scene.window.lanes.is_empty());
+}
+
+#[test]
+fn what_is_remembered_has_a_bound() {
+    let mut scene = Scene::new();
+    scene.commit(1, "a");
+    let mut first = scene.take_up().unwrap();
+    first.due_at = NOW.plus(5_000);
+    scene.window.changed(first, NOW);
+    let bound = SIZE * REMEMBERED;
+    let end = 2 * bound as u64;
+    (2..=end).for_each(|id| scene.commit(id, "a"));
+    assert_eq!(scene.window.remembered, bound);
+    assert!(scene.window.behind && scene.window.wants().is_none());
+    scene.window.raise_due(NOW.plus(5_000));
+    scene.taken.clear();
+    scene.deliver_all();
+    assert_eq!(scene.taken, (1..=end).collect::<Vec<_>>());
+    assert_eq!((scene.window.remembered, scene.window.held), (0, 0));
 }
 
 #[test]

@@ -11,7 +11,7 @@ for _ = 1, number() do
   local form = redis.call('HGET', to.outbox, id)
   if form then
     local record = cjson.decode(form)
-    remove(to, id, record.user_id)
+    remove(to, id)
     add_letter(to, id, record, now)
     buried = buried + 1
   end

@@ -109,13 +109,13 @@ if stored[4] ~= state or stored[5] ~= active then
   count(counts, stored[6], stored[7], state, active, 1)
 end
 if settled_turn then
-  remove(to[settled], settled_id, user_id)
+  remove(to[settled], settled_id)
 end
 if #names > 0 then
   redis.call('SADD', endpoints, unpack(names))
 end
 for _, delivery in ipairs(deliveries) do
-  enqueue(delivery.to, delivery.id, user_id, delivery.record)
+  enqueue(delivery.to, delivery.id, delivery.record)
 end
 if #deliveries > 0 then
   redis.call('HSET', head, 'outbox', deliveries[#deliveries].id)

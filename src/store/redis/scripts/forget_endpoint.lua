@@ -5,6 +5,6 @@ local epoch, name = text(), text()
 if is_superseded(head, epoch) then
   return SUPERSEDED
 end
-redis.call('UNLINK', to.waiting, to.lanes, to.outbox, to.dead, to.died, to.letters, to.status)
+redis.call('UNLINK', to.waiting, to.outbox, to.dead, to.died, to.letters, to.status)
 redis.call('SREM', endpoints, name)
 return 'OK'

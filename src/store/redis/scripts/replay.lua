@@ -22,7 +22,7 @@ for _ = 1, number() do
     }
     local again = cjson.encode(record)
     remove_letter(to, webhook_id)
-    enqueue(to, id, letter.user_id, again)
+    enqueue(to, id, again)
     redis.call('HSET', head, 'outbox', id)
     table.insert(done, id)
     table.insert(done, again)

@@ -34,28 +34,21 @@ end
 -- The keys of one endpoint in this partition.
 local function endpoint()
   return {
-    waiting = key(), lanes = key(), outbox = key(),
+    waiting = key(), outbox = key(),
     dead = key(), died = key(), letters = key(), status = key(),
   }
 end
 
--- A delivery's place within its thread's lane: ids sort as text when they are equally long.
-local function lane(user_id, id)
-  return user_id .. ' ' .. string.rep('0', 16 - #id) .. id
-end
-
 -- Puts a delivery behind everything that waits for its endpoint.
-local function enqueue(to, id, user_id, record)
+local function enqueue(to, id, record)
   redis.call('ZADD', to.waiting, id, id)
-  redis.call('ZADD', to.lanes, 0, lane(user_id, id))
   redis.call('HSET', to.outbox, id, record)
   redis.call('HINCRBY', to.status, 'pending', 1)
 end
 
 -- Takes a delivery that waits out of the outbox.
-local function remove(to, id, user_id)
+local function remove(to, id)
   redis.call('ZREM', to.waiting, id)
-  redis.call('ZREM', to.lanes, lane(user_id, id))
   redis.call('HDEL', to.outbox, id)
   redis.call('HINCRBY', to.status, 'pending', -1)
 end

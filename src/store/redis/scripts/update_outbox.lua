@@ -71,7 +71,7 @@ for _, update in ipairs(updates) do
   local past = range and update.of and update.of > 0 and update.of <= range.after
   if record and not past then
     if update.kind == 'void' then
-      remove(to, update.id, record.user_id)
+      remove(to, update.id)
     elseif update.kind == 'over' then
       log(record, update.attempt)
       if range and update.of > 0 then
@@ -81,7 +81,7 @@ for _, update in ipairs(updates) do
         record.attempts, record.first_attempt_at, record.log = 0, nil, nil
         redis.call('HSET', to.outbox, update.id, cjson.encode(record))
       else
-        remove(to, update.id, record.user_id)
+        remove(to, update.id)
         note_end(update, update.id, 0, record)
       end
     -- A schedule that began afresh counts from one again, but from another first attempt.

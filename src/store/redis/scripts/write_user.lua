@@ -52,7 +52,7 @@ if opened then
     redis.call('SADD', endpoints, unpack(names))
   end
   for _, delivery in ipairs(deliveries) do
-    enqueue(delivery.to, delivery.id, open.user_id, delivery.record)
+    enqueue(delivery.to, delivery.id, delivery.record)
   end
   if #deliveries > 0 then
     redis.call('HSET', head, 'outbox', deliveries[#deliveries].id)
