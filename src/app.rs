@@ -17,7 +17,10 @@ use crate::{
         self,
         tls::{Certificate, TlsFault},
     },
-    store::sqlite::{OpenError, SqliteOptions, SqliteStore},
+    store::{
+        redis::{Durability, RedisOpenError, RedisStore},
+        sqlite::{OpenError, SqliteOptions, SqliteStore},
+    },
     telemetry::{self, TelemetryFault},
     tenancy::{Secret, Tenancy, TenancyError, expiry, secrets::make_token},
     webhook::WebhookDeliverer,
@@ -49,6 +52,9 @@ pub enum AppError {
     /// The store could not be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// The store in Redis could not be opened.
+    #[error(transparent)]
+    OpenRedis(#[from] RedisOpenError),
     /// The store did not answer.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -164,11 +170,7 @@ async fn run_router(
     stopped: oneshot::Receiver<()>,
 ) -> Result<(), AppError> {
     let network = Handle::current();
-    let store: Arc<dyn Store> = match &settings.store {
-        StoreSettings::Embedded { path, partitions } => {
-            SqliteStore::open(path, SqliteOptions { partitions: *partitions, ..SqliteOptions::default() })?
-        }
-    };
+    let store = open_store(&settings.store).await?;
     let rules = settings.egress.rules;
     let tenancy = Tenancy::load(Arc::clone(&store), rules).await?;
     let tokens = Arc::new(Tokens::new(jwt_keys(&settings, &tenancy).await?)?);
@@ -260,6 +262,27 @@ async fn run_router(
     store.close().await;
     tracing::info!("stopped");
     Ok(served?)
+}
+
+async fn open_store(settings: &StoreSettings) -> Result<Arc<dyn Store>, AppError> {
+    match settings {
+        StoreSettings::Embedded { path, partitions } => {
+            let options = SqliteOptions { partitions: *partitions, ..SqliteOptions::default() };
+            Ok(SqliteStore::open(path, options)?)
+        }
+        StoreSettings::Redis { url, partitions } => {
+            let store = RedisStore::open(url.expose(), *partitions).await?;
+            let durability = store.durability();
+            let lossless = *durability == Durability::EveryAnswer;
+            metrics::gauge!("tract_store_survives_power_cut").set(f64::from(u8::from(lossless)));
+            if lossless {
+                tracing::info!("the store is in Redis: {durability}");
+            } else {
+                tracing::warn!("the store is in Redis: {durability}");
+            }
+            Ok(store)
+        }
+    }
 }
 
 fn shell_settings(settings: &Settings) -> ShellSettings {

@@ -4,6 +4,7 @@ use crate::{
     reading::{Fault, Faults, Fields, Located, Source},
     security::url::EgressRules,
     server::tls::TlsFiles,
+    store::redis::url_fault,
     tenancy::{Secret, certificate, secrets},
 };
 use serde_json::Value;
@@ -48,6 +49,13 @@ pub enum StoreSettings {
     Embedded {
         /// The directory, relative to the working directory; default `./tract-data`.
         path: PathBuf,
+        /// Fixed when the store is created; default 256.
+        partitions: u16,
+    },
+    /// `kind = "redis"`: a Redis server.
+    Redis {
+        /// `redis://user:password@host:6379/0`. Secret for the password in it.
+        url: Secret,
         /// Fixed when the store is created; default 256.
         partitions: u16,
     },
@@ -325,22 +333,24 @@ pub struct ListenFault;
 
 fn read_store(fields: Fields<'_>) -> StoreSettings {
     let kind = fields.text("kind");
-    match kind {
-        None | Some("embedded") => {}
-        Some("redis") => fields.fault("kind", "\"redis\" is not built yet in this version; use \"embedded\""),
-        Some(_) => fields.fault("kind", "must be \"embedded\" (or, in a later version, \"redis\")"),
+    if !matches!(kind, None | Some("embedded" | "redis")) {
+        fields.fault("kind", "must be \"embedded\" or \"redis\"");
     }
     let path = fields.parsed("path", |text| match text {
         "" => Err("must not be empty"),
         _ => Ok(PathBuf::from(text)),
     });
-    // Belongs to redis; a file that is prepared for it is not wrong.
-    fields.text("url");
+    // A file that is prepared for both kinds is not wrong.
+    let url = fields.parsed("url", |text| url_fault(text).map_or_else(|| Ok(Secret::new(text)), Err));
     let partitions = fields.integer("partitions", 1..=MAX_PARTITIONS).and_then(|n| u16::try_from(n).ok());
+    let partitions = partitions.unwrap_or(256);
+    if kind == Some("redis") {
+        fields.require("url");
+    }
     fields.finish();
-    StoreSettings::Embedded {
-        path: path.unwrap_or_else(|| PathBuf::from("./tract-data")),
-        partitions: partitions.unwrap_or(256),
+    match (kind, url) {
+        (Some("redis"), Some(url)) => StoreSettings::Redis { url, partitions },
+        _ => StoreSettings::Embedded { path: path.unwrap_or_else(|| PathBuf::from("./tract-data")), partitions },
     }
 }
 
@@ -516,7 +526,12 @@ passivate_after = "90s"
             ("node_id = \"a b\"", "tract.toml:1: node_id: may only contain"),
             ("store = \"embedded\"", "tract.toml:1: store: must be a table, not a string"),
             ("[store]\nkind = \"mysql\"", "tract.toml:2: store.kind: must be \"embedded\""),
-            ("[store]\nkind = \"redis\"", "tract.toml:2: store.kind: \"redis\" is not built yet in this version"),
+            ("[store]\nkind = \"redis\"", "tract.toml:1: store.url: is missing"),
+            ("[store]\nkind = \"redis\"\nurl = \"localhost\"", "tract.toml:3: store.url: must be like redis://"),
+            (
+                "[store]\nurl = \"redis+cluster://x\"",
+                "tract.toml:2: store.url: TLS, Sentinel and Cluster are not built",
+            ),
             ("[store]\npath = \"\"", "tract.toml:2: store.path: must not be empty"),
             ("[store]\npartitions = 0", "tract.toml:2: store.partitions: must be from 1 to 1024"),
             ("[store]\npartitions = -1", "tract.toml:2: store.partitions: must be from 1 to 1024"),

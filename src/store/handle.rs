@@ -79,7 +79,12 @@ impl Handles {
 /// older moment may have given out. None when the ids are used up.
 pub fn next_counter(previous: u64, now: Timestamp, partitions: u16) -> Option<u64> {
     let counter = previous.checked_add(1)?.max(now.since(EPOCH));
-    (counter < MESSAGE_ID_END / u64::from(partitions.max(1))).then_some(counter)
+    (counter < counter_end(partitions)).then_some(counter)
+}
+
+/// What a partition's counter stays below, for a store that counts by itself.
+pub fn counter_end(partitions: u16) -> u64 {
+    MESSAGE_ID_END / u64::from(partitions.max(1))
 }
 
 /// The message id of this value of this partition's counter.

@@ -4,6 +4,7 @@
 
 pub mod handle;
 pub mod record;
+pub mod redis;
 pub mod sqlite;
 
 pub use sqlite::{OpenError, SqliteOptions, SqliteStore};

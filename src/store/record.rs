@@ -148,7 +148,12 @@ pub fn read_what(text: &str) -> Result<What, RecordError> {
 }
 
 /// How many attempts at a delivery are kept, the last ones.
-const ATTEMPTS_KEPT: usize = 16;
+pub const ATTEMPTS_KEPT: usize = 16;
+
+/// One attempt, for a store that keeps the list by itself.
+pub fn write_attempt(attempt: &AttemptRecord) -> Result<String, RecordError> {
+    write("attempt", attempt)
+}
 
 /// A delivery's attempts, with one more.
 pub fn add_attempt(log: Option<&str>, attempt: &AttemptRecord) -> Result<String, RecordError> {

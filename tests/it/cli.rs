@@ -93,7 +93,12 @@ fn check_says_what_is_wrong_and_where() {
     let allowed = tract(here.path(), &["check", "-f", "tenants.toml"], &[("TRACT_EGRESS__ALLOW_HTTP", "true")]);
     assert_eq!(stdout(&allowed), "ok\n");
     let variable = tract(here.path(), &["check"], &[("TRACT_STORE__KIND", "redis")]);
-    assert!(stdout(&variable).starts_with("TRACT_STORE__KIND: store.kind: \"redis\" is not built yet"), "{variable:?}");
+    assert!(stdout(&variable).contains("store.url: is missing"), "{variable:?}");
+    let redis = [("TRACT_STORE__KIND", "redis"), ("TRACT_STORE__URL", "redis+cluster://h")];
+    let variable = tract(here.path(), &["check"], &redis);
+    assert!(stdout(&variable).starts_with("TRACT_STORE__URL: store.url: TLS, Sentinel and Cluster"), "{variable:?}");
+    let redis = [("TRACT_STORE__KIND", "redis"), ("TRACT_STORE__URL", "redis://127.0.0.1:1")];
+    assert_eq!(stdout(&tract(here.path(), &["check"], &redis)), "ok\n", "it asks nobody");
     let names: Vec<_> = std::fs::read_dir(here.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(names.len(), 4, "it touches nothing: {names:?}");
 }

@@ -1,8 +1,9 @@
 //! What only the real process can show: `kill -9` loses nothing that was acknowledged.
 
-use crate::support::{BUSINESS, CLIENT, Channel, Peer, Process, Received, Token};
+use crate::support::{BUSINESS, CLIENT, Channel, Peer, Process, Received, RedisServer, Token};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::Notify;
@@ -79,16 +80,35 @@ async fn write_until_killed(process: Process, channel: &Channel, round: usize, e
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_acknowledged_survives_kill_9() {
+    die_again_and_again(ROUNDS, |_| (), || ()).await;
+}
+
+/// The router and its Redis die, at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_acknowledged_survives_kill_9_in_redis() {
+    let redis = RedisServer::start();
+    let url = redis.url();
+    let set = |command: &mut Command| {
+        command.env("TRACT_STORE__KIND", "redis").env("TRACT_STORE__URL", &url);
+    };
+    die_again_and_again(3, set, || {
+        redis.kill();
+        redis.revive();
+    })
+    .await;
+}
+
+async fn die_again_and_again(rounds: usize, set: impl Fn(&mut Command), meanwhile: impl Fn()) {
     let data = tempfile::tempdir().unwrap();
-    let process = Process::start(data.path()).await;
+    let process = Process::start_with(data.path(), &set).await;
     let world = begin(&process, data).await;
 
     let mut acknowledged = vec![Vec::new(); CUSTOMERS];
     let mut process = Some(process);
-    for round in 0..ROUNDS {
+    for round in 0..rounds {
         let running = match process.take() {
             Some(process) => process,
-            None => Process::start(world.data.path()).await,
+            None => Process::start_with(world.data.path(), &set).await,
         };
         // A different moment each time.
         let enough = 20 + 13 * round;
@@ -96,9 +116,10 @@ async fn what_was_acknowledged_survives_kill_9() {
         for (all, more) in acknowledged.iter_mut().zip(more) {
             all.extend(more);
         }
+        meanwhile();
     }
 
-    let last = Process::start(world.data.path()).await;
+    let last = Process::start_with(world.data.path(), &set).await;
     let sprinkle = world.sprinkle.at(&last.api());
     for (user_id, acknowledged) in world.user_ids.iter().zip(&acknowledged) {
         let feed = said(&sprinkle.feed(user_id).await);

@@ -19,7 +19,15 @@ struct Story {
 
 #[tokio::test]
 async fn the_whole_life_of_a_thread() {
-    let mut story = begin().await;
+    live_through(begin(Fixture::with(tenants()).await).await).await;
+}
+
+#[tokio::test]
+async fn the_whole_life_of_a_thread_in_redis() {
+    live_through(begin(Fixture::on_redis(tenants()).await).await).await;
+}
+
+async fn live_through(mut story: Story) {
     a_user_is_created(&mut story).await;
     the_bot_answers_in_order(&mut story).await;
     the_bot_hands_off(&mut story).await;
@@ -42,15 +50,19 @@ async fn the_whole_life_of_a_thread() {
         let sequences: Vec<u64> = story.router.desk.seen_on(topic).iter().map(Received::sequence).collect();
         assert!(sequences.is_sorted_by(|a, b| a < b), "{topic}: {sequences:?}");
     }
-    story.router.stop().await;
+    let router = story.router.restarted_after(0).await;
+    assert_eq!(router.sprinkle.feed(&story.user_id).await, feed, "it is all there after a restart");
+    router.stop().await;
 }
 
-async fn begin() -> Story {
-    let router = Fixture::with(Tenants {
+fn tenants() -> Tenants {
+    Tenants {
         ect: json!({"may_request": true, "may_pass_to": "any"}),
         client: json!({"sac": true, "fallback": ["helper", "sac"]}),
-    })
-    .await;
+    }
+}
+
+async fn begin(router: Fixture) -> Story {
     let sac = router.operator_token("sac").await;
     Story { router, user_id: String::new(), sac, read: Vec::new() }
 }

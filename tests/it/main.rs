@@ -23,6 +23,7 @@ mod shell;
 mod signed_requests;
 mod store_contract;
 mod store_embedded;
+mod store_redis;
 mod support;
 mod tenancy_matrix;
 mod tls;

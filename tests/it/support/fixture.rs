@@ -3,6 +3,7 @@
 use super::api::{Api, Channel, Token};
 use super::clock::ManualClock;
 use super::peer::{Answer, Peer, Received};
+use super::redis::RedisServer;
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
@@ -75,6 +76,8 @@ pub(crate) struct Fixture {
     pub(crate) admin_token: String,
     running: Running,
     limits: Limits,
+    /// Where its threads are, if not in a directory.
+    redis: Option<RedisServer>,
     // Removed last, once nothing is written there any more.
     data: tempfile::TempDir,
 }
@@ -90,10 +93,23 @@ impl Fixture {
     }
 
     pub(crate) async fn within(limits: Limits, tenants: Tenants) -> Self {
+        Self::made_of(limits, tenants, None).await
+    }
+
+    /// With its threads in Redis.
+    pub(crate) async fn on_redis(tenants: Tenants) -> Self {
+        Self::made_of(Limits::default(), tenants, Some(RedisServer::start())).await
+    }
+
+    async fn made_of(limits: Limits, tenants: Tenants, redis: Option<RedisServer>) -> Self {
+        let store = redis.as_ref().map(store_on);
         let data = tempfile::tempdir().unwrap();
         let clock = Arc::new(ManualClock::new());
-        let running =
-            start_router_with(&data, Arc::clone(&clock) as Arc<dyn Clock>, |s| s.limits = limits.clone()).await;
+        let running = start_router_with(&data, Arc::clone(&clock) as Arc<dyn Clock>, |s| {
+            s.limits = limits.clone();
+            s.store = store.unwrap_or_else(|| s.store.clone());
+        })
+        .await;
         let api = Api::new(format!("http://{}", running.addr()));
         let admin_token = running.admin_token().expose().to_owned();
 
@@ -133,6 +149,7 @@ impl Fixture {
             admin_token,
             running,
             limits,
+            redis,
             data,
         }
     }
@@ -142,7 +159,8 @@ impl Fixture {
         self.running.stop().await.expect("the router stops in order");
         self.clock.advance(ms);
         let running = start_router_with(&self.data, Arc::clone(&self.clock) as Arc<dyn Clock>, |s| {
-            s.limits = self.limits.clone()
+            s.limits = self.limits.clone();
+            s.store = self.redis.as_ref().map_or_else(|| s.store.clone(), store_on);
         })
         .await;
         let api = Api::new(format!("http://{}", running.addr()));
@@ -249,6 +267,10 @@ pub(crate) fn hand_off_to(receiver: &str) -> Answer {
 
 /// The operator's token of every router that is started in a process.
 pub(crate) const ADMIN_TOKEN: &str = "the-operator-of-this-test";
+
+fn store_on(redis: &RedisServer) -> StoreSettings {
+    StoreSettings::Redis { url: Secret::new(redis.url()), partitions: 16 }
+}
 
 /// The one place that knows how the router is started in a process.
 pub(crate) async fn start_router_with(

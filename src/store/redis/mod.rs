@@ -1,0 +1,285 @@
+//! The store on Redis 7 or later (or Valkey): one Lua script for each atomic step, all keys of a partition under one hash
+//! tag.
+//!
+//! What it promises is what the server promises: with `appendonly yes` and `appendfsync always` an answer is given after it
+//! was synced to disk. At start the server is asked, and what its settings mean is said. An answer that does not come in
+//! time is an unknown outcome; every step can be asked for twice and counts once.
+//!
+//! One router at a time has the store open. A lease says so to the next one, which waits until it expires; an epoch in
+//! every partition, which each script compares, keeps a router that lost the lease without noticing from writing anything.
+//!
+//! The order of deliveries: one task writes ([`writer`]) and gives out their ids, so within an endpoint ids increase in the
+//! order of commits and in the order in which sinks are told, over all partitions.
+//!
+//! Two things stand between this and Redis Cluster, where a script must stay within one hash tag: an answer for an
+//! idempotency key is kept where the key says, not where its thread is; and the writer would need a pipeline for each shard.
+
+mod delivery_query;
+mod delivery_step;
+mod fault;
+mod form;
+mod keys;
+mod open;
+mod other_step;
+mod query;
+mod reader;
+mod script;
+mod thread_step;
+mod writer;
+
+pub use open::{Durability, RedisOpenError, url_fault};
+
+use self::{
+    delivery_step::{Bury, SendAgain, UpdateOutbox},
+    fault::Fault,
+    keys::Partition,
+    other_step::WriteDocuments,
+    reader::Reader,
+    thread_step::{CommitThread, Place, WriteUser},
+    writer::Writer,
+};
+use crate::store::handle::Handles;
+use async_trait::async_trait;
+use deadpool_redis::Pool;
+use std::{collections::BTreeMap, fmt, sync::Arc};
+use tract_actors::ports::{
+    Buried, Commit, Committed, DEAD_LETTERS_KEPT_MS, Delivery, DeliveryPage, DeliveryQuery, DocumentWrite, Documents,
+    Endpoint, EndpointStatus, IdempotencyKey, Kept, Outbox, OutboxSink, OutboxUpdate, Replay, Store, StoreError,
+    StoredEntry, StoredThread, StoredUser, ThreadPage, ThreadQuery, UserWrite, Written,
+};
+use tract_domain::{BusinessId, ClientId, Json, ReceiverId, State, Timestamp, UserId};
+
+/// What is forgotten at once in a partition, so that nobody waits long behind it.
+const FORGOTTEN_AT_ONCE: u64 = 1_000;
+
+/// The store on Redis. See the module's documentation.
+pub struct RedisStore {
+    handles: Handles,
+    place: Place,
+    writer: Writer,
+    pool: Pool,
+    durability: Durability,
+}
+
+impl fmt::Debug for RedisStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisStore").finish_non_exhaustive()
+    }
+}
+
+impl RedisStore {
+    /// Opens the store at this URL; creates it if there is none. When another router had it open and died, this waits for
+    /// its lease to expire: some seconds.
+    pub async fn open(url: &str, partitions: u16) -> Result<Arc<Self>, RedisOpenError> {
+        let open::Opened { handles, place, writer, pool, durability } = open::open(url, partitions).await?;
+        Ok(Arc::new(Self { handles, place, writer, pool, durability }))
+    }
+
+    /// What the server does to keep what it acknowledged, as it said when the store was opened.
+    pub fn durability(&self) -> &Durability {
+        &self.durability
+    }
+
+    async fn reader(&self) -> Result<Reader, Fault> {
+        if self.writer.is_closed() {
+            return Err(Fault::Closed);
+        }
+        Ok(Reader::take(&self.pool).await?)
+    }
+
+    fn partition(&self, user_id: &UserId) -> Option<Partition> {
+        self.handles.partition(user_id).map(Partition)
+    }
+
+    fn home(&self, client: &ClientId, auth_id: &str) -> Partition {
+        Partition(self.handles.home(client, auth_id))
+    }
+}
+
+#[async_trait]
+impl Store for RedisStore {
+    fn user_id(&self, client: &ClientId, business: BusinessId, auth_id: &str) -> UserId {
+        self.handles.user_id(client, business, auth_id)
+    }
+
+    async fn thread(&self, user_id: &UserId) -> Result<Option<StoredThread>, StoreError> {
+        let Some(partition) = self.partition(user_id) else { return Ok(None) };
+        Ok(query::thread(&mut self.reader().await?, partition, user_id).await?)
+    }
+
+    async fn commit(&self, commit: Commit) -> Result<Committed, StoreError> {
+        let Some(partition) = self.partition(&commit.user_id) else { return Ok(Committed::Conflict) };
+        let user = match &commit.user_details {
+            Some(_) => query::user_of(&mut self.reader().await?, partition, &commit.user_id).await?,
+            None => None,
+        };
+        self.writer.ask(CommitThread::new(commit, self.place, partition, user)?).await
+    }
+
+    async fn feed(&self, user_id: &UserId, after: u64, limit: usize) -> Result<Vec<StoredEntry>, StoreError> {
+        let Some(partition) = self.partition(user_id) else { return Ok(Vec::new()) };
+        Ok(query::feed(&mut self.reader().await?, partition, user_id, after, limit).await?)
+    }
+
+    async fn threads(&self, query: ThreadQuery) -> Result<ThreadPage, StoreError> {
+        Ok(query::threads(&mut self.reader().await?, self.place, &query).await?)
+    }
+
+    async fn states(&self) -> Result<BTreeMap<State, u64>, StoreError> {
+        Ok(query::states(&mut self.reader().await?, self.place).await?)
+    }
+
+    async fn count_threads(
+        &self,
+        client: Option<&ClientId>,
+        business: Option<BusinessId>,
+        active: Option<&ReceiverId>,
+    ) -> Result<u64, StoreError> {
+        Ok(query::count_threads(&mut self.reader().await?, self.place, client, business, active).await?)
+    }
+
+    async fn due(&self, now: Timestamp, limit: usize) -> Result<Vec<UserId>, StoreError> {
+        Ok(query::due(&mut self.reader().await?, self.place, now, limit).await?)
+    }
+
+    async fn next_due(&self) -> Result<Option<Timestamp>, StoreError> {
+        Ok(query::next_due(&mut self.reader().await?, self.place).await?)
+    }
+
+    async fn kept(&self, key: &[u8; 32], now: Timestamp) -> Result<Option<Kept>, StoreError> {
+        Ok(query::kept(&mut self.reader().await?, self.place, key, now).await?)
+    }
+
+    async fn remember_request(&self, key: [u8; 32], until: Timestamp, now: Timestamp) -> Result<bool, StoreError> {
+        self.writer.ask(other_step::remember_request(self.place, &key, until, now)).await
+    }
+
+    async fn keep(&self, key: IdempotencyKey, body: Json, now: Timestamp) -> Result<(), StoreError> {
+        self.writer.ask(other_step::keep(self.place, &key, body, now)?).await
+    }
+
+    async fn forget_expired(&self, now: Timestamp) -> Result<u64, StoreError> {
+        let mut forgotten = 0;
+        let mut partitions: Vec<Partition> = (0..self.place.partitions).map(Partition).collect();
+        while !partitions.is_empty() {
+            let forget = |p: &Partition| other_step::forget(self.place, *p, now, FORGOTTEN_AT_ONCE);
+            let gone = self.writer.ask(other_step::counted(partitions.iter().map(forget).collect())).await?;
+            forgotten += gone.iter().sum::<u64>();
+            let mut full = gone.iter().map(|gone| *gone >= FORGOTTEN_AT_ONCE);
+            partitions.retain(|_| full.next().unwrap_or(false));
+        }
+        let before = Timestamp(now.0.saturating_sub_unsigned(DEAD_LETTERS_KEPT_MS));
+        for (endpoint, partition) in delivery_query::letter_places(&mut self.reader().await?, self.place).await? {
+            loop {
+                let call = other_step::forget_letters(self.place, partition, &endpoint, before, FORGOTTEN_AT_ONCE);
+                let gone: u64 = self.writer.ask(other_step::counted(vec![call])).await?.iter().sum();
+                forgotten += gone;
+                if gone < FORGOTTEN_AT_ONCE {
+                    break;
+                }
+            }
+        }
+        Ok(forgotten)
+    }
+
+    async fn user(&self, client: &ClientId, auth_id: &str) -> Result<Option<StoredUser>, StoreError> {
+        Ok(query::user(&mut self.reader().await?, self.home(client, auth_id), client, auth_id).await?)
+    }
+
+    async fn write_user(&self, write: UserWrite) -> Result<Written, StoreError> {
+        let opened = write.open.as_ref().map(|open| self.user_id(&write.client, open.business, &write.auth_id));
+        let home = self.home(&write.client, &write.auth_id);
+        self.writer.ask(WriteUser::new(write, opened, self.place, home)?).await
+    }
+
+    async fn keep_ect_user_id(
+        &self,
+        client: &ClientId,
+        auth_id: &str,
+        ect: &ReceiverId,
+        ect_user_id: &str,
+    ) -> Result<(), StoreError> {
+        let (home, names) = (self.home(client, auth_id), (ect.as_str(), ect_user_id));
+        let call = thread_step::keep_ect_user_id(self.place, home, (client, auth_id), names);
+        self.writer.ask(other_step::done(call)).await
+    }
+
+    async fn documents(&self) -> Result<Documents, StoreError> {
+        Ok(query::documents(&mut self.reader().await?).await?)
+    }
+
+    async fn write_documents(&self, write: DocumentWrite) -> Result<Written, StoreError> {
+        self.writer.ask(WriteDocuments::new(self.place, write)?).await
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        self.writer.ask(other_step::ping(self.place)).await
+    }
+
+    async fn close(&self) {
+        self.writer.close().await;
+        self.pool.close();
+    }
+}
+
+#[async_trait]
+impl Outbox for RedisStore {
+    fn subscribe(&self, sink: Arc<dyn OutboxSink>) {
+        self.writer.subscribe(sink);
+    }
+
+    async fn endpoints(&self) -> Result<Vec<(Endpoint, EndpointStatus)>, StoreError> {
+        Ok(delivery_query::endpoints(&mut self.reader().await?, self.place).await?)
+    }
+
+    async fn endpoint_status(&self, endpoint: &Endpoint) -> Result<EndpointStatus, StoreError> {
+        Ok(delivery_query::endpoint_status(&mut self.reader().await?, self.place, endpoint).await?)
+    }
+
+    async fn outbox(&self, endpoint: &Endpoint, after: u64, limit: usize) -> Result<Vec<Delivery>, StoreError> {
+        Ok(delivery_query::outbox(&mut self.reader().await?, self.place, endpoint, after, limit).await?)
+    }
+
+    async fn outbox_by_id(&self, endpoint: &Endpoint, ids: &[u64]) -> Result<Vec<Delivery>, StoreError> {
+        Ok(delivery_query::records(&mut self.reader().await?, self.place, endpoint, ids).await?)
+    }
+
+    async fn update_outbox(&self, updates: Vec<OutboxUpdate>) -> Result<(), StoreError> {
+        if updates.is_empty() {
+            return Ok(());
+        }
+        self.writer.ask(UpdateOutbox::new(self.place, updates)?).await
+    }
+
+    async fn bury(
+        &self,
+        endpoint: &Endpoint,
+        before: Timestamp,
+        limit: usize,
+        now: Timestamp,
+    ) -> Result<Buried, StoreError> {
+        let waiting = self.outbox(endpoint, 0, limit.saturating_add(1)).await?;
+        // Ids are given out in the order of creation, so the first that is too young ends it.
+        let old = waiting.iter().take(limit).take_while(|delivery| delivery.created_at <= before).count();
+        let oldest = waiting.get(old).map(|delivery| delivery.created_at);
+        if old == 0 {
+            return Ok(Buried { count: 0, oldest });
+        }
+        let ids = waiting[..old].iter().map(|delivery| delivery.id).collect();
+        let count = self.writer.ask(Bury { place: self.place, endpoint: endpoint.clone(), ids, now }).await?;
+        Ok(Buried { count, oldest })
+    }
+
+    async fn deliveries(&self, query: DeliveryQuery) -> Result<DeliveryPage, StoreError> {
+        let home = query.user_id.as_ref().and_then(|user_id| self.partition(user_id));
+        Ok(delivery_query::deliveries(&mut self.reader().await?, self.place, &query, home).await?)
+    }
+
+    async fn replay(&self, replay: Replay) -> Result<u64, StoreError> {
+        let letters = delivery_query::letters(&mut self.reader().await?, self.place, &replay).await?;
+        if letters.is_empty() {
+            return Ok(0);
+        }
+        self.writer.ask(SendAgain::new(self.place, letters, replay.now)).await
+    }
+}

@@ -1,0 +1,170 @@
+//! All other steps: answers, signed requests, documents, and housekeeping.
+
+use super::{
+    fault::{Fault, read},
+    keys::{self, Partition},
+    script::{Call, Script},
+    thread_step::{Place, add_kept, hex},
+    writer::{Ids, Step, Turn},
+};
+use crate::store::record;
+use ::redis::Value;
+use tract_actors::ports::{DocumentWrite, Endpoint, IdempotencyKey, KeptAnswer, Written};
+use tract_domain::{Json, Timestamp};
+use uuid::Uuid;
+
+/// A step that is its calls, and what their replies come to.
+pub(super) struct Plain<T> {
+    calls: Vec<Call>,
+    read: fn(Vec<Value>) -> Result<T, Fault>,
+}
+
+impl<T: Send + 'static> Step for Plain<T> {
+    type Outcome = T;
+    fn calls(&mut self, _: &mut Ids) -> Vec<Call> {
+        std::mem::take(&mut self.calls)
+    }
+    fn answered(&mut self, replies: Vec<Value>) -> Result<Turn<T>, Fault> {
+        Ok(Turn::Done((self.read)(replies)?, Vec::new()))
+    }
+}
+
+/// A call of which nothing needs to be known but that it was done.
+pub(super) fn done(call: Call) -> Plain<()> {
+    Plain { calls: vec![call], read: |_| Ok(()) }
+}
+
+/// What calls add up to.
+pub(super) fn counted(calls: Vec<Call>) -> Plain<Vec<u64>> {
+    Plain { calls, read: |replies| replies.into_iter().map(read::<u64>).collect() }
+}
+
+/// Keeps an answer by itself.
+pub(super) fn keep(place: Place, key: &IdempotencyKey, body: Json, now: Timestamp) -> Result<Plain<()>, Fault> {
+    let mut call = place.call(Script::Keep, place.home_of_key(&key.key));
+    call.number(now.0);
+    add_kept(&mut call, place, key, &record::write_kept(&KeptAnswer::Body(body))?);
+    Ok(done(call))
+}
+
+/// A signed request that must be the first of its kind.
+pub(super) fn remember_request(place: Place, key: &[u8; 32], until: Timestamp, now: Timestamp) -> Plain<bool> {
+    let home = place.home_of_key(key);
+    let mut call = place.call(Script::RememberRequest, home);
+    call.key(home.requests()).key(home.request_expiries());
+    call.text(hex(key)).text(Uuid::new_v4().simple().to_string()).number(until.0).number(now.0);
+    Plain {
+        calls: vec![call],
+        read: |mut replies| replies.pop().map_or(Err(Fault::Unreadable("no reply")), read::<bool>),
+    }
+}
+
+/// Forgets some of a partition's answers and signed requests.
+pub(super) fn forget(place: Place, partition: Partition, now: Timestamp, most: u64) -> Call {
+    let mut call = place.call(Script::Forget, partition);
+    call.key(partition.answers()).key(partition.answer_expiries());
+    call.key(partition.requests()).key(partition.request_expiries()).number(now.0).number(most);
+    call
+}
+
+/// Forgets some of an endpoint's dead letters.
+pub(super) fn forget_letters(
+    place: Place,
+    partition: Partition,
+    endpoint: &Endpoint,
+    before: Timestamp,
+    most: u64,
+) -> Call {
+    let mut call = place.call(Script::ForgetLetters, partition);
+    call.keys(partition.endpoint(endpoint)).number(before.0).number(most);
+    call
+}
+
+/// What separates a document's kind and id; neither holds it.
+pub(super) const SEPARATOR: char = '\u{0}';
+
+/// A write to the configuration; then, if it was applied, endpoints that are gone are forgotten partition by partition.
+pub(super) struct WriteDocuments {
+    place: Place,
+    write: DocumentWrite,
+    kept: Option<(IdempotencyKey, String)>,
+    write_id: Uuid,
+    forgetting: bool,
+}
+
+impl WriteDocuments {
+    pub(super) fn new(place: Place, mut write: DocumentWrite) -> Result<Self, Fault> {
+        let kept = write.idempotency.take();
+        let kept = kept.map(|(key, body)| Ok::<_, Fault>((key, record::write_kept(&KeptAnswer::Body(body))?)));
+        Ok(Self { place, write, kept: kept.transpose()?, write_id: Uuid::new_v4(), forgetting: false })
+    }
+}
+
+impl Step for WriteDocuments {
+    type Outcome = Written;
+    const ALONE: bool = true;
+
+    fn calls(&mut self, _: &mut Ids) -> Vec<Call> {
+        let write = &self.write;
+        let mut call = Call::new(Script::WriteDocuments);
+        call.key(keys::CONFIG_HEAD).key(keys::DOCUMENTS).key(keys::FORGETTING).number(self.place.epoch);
+        call.text(self.write_id.simple().to_string()).number(write.expected_revision);
+        call.number(write.delete.len());
+        for (kind, id) in &write.delete {
+            call.text(format!("{kind}{SEPARATOR}{id}"));
+        }
+        call.number(write.put.len());
+        for document in &write.put {
+            call.text(format!("{}{SEPARATOR}{}", document.kind, document.id)).text(document.body.as_str());
+        }
+        call.number(write.forget.len());
+        for endpoint in &write.forget {
+            call.text(endpoint.name());
+        }
+        match &self.kept {
+            Some((key, answer)) => {
+                call.text("idempotency");
+                add_kept(&mut call, self.place, key, answer);
+            }
+            None => {
+                call.text("");
+            }
+        }
+        vec![call]
+    }
+
+    fn answered(&mut self, mut replies: Vec<Value>) -> Result<Turn<Written>, Fault> {
+        if self.forgetting {
+            return Ok(Turn::Done(Written::Applied, Vec::new()));
+        }
+        let answer: String = read(replies.pop().ok_or(Fault::Unreadable("no reply"))?)?;
+        if answer == "conflict" {
+            return Ok(Turn::Done(Written::Conflict, Vec::new()));
+        }
+        self.forgetting = true;
+        let calls: Vec<_> = self.write.forget.iter().flat_map(|e| forget_endpoint(self.place, e)).collect();
+        Ok(if calls.is_empty() { Turn::Done(Written::Applied, Vec::new()) } else { Turn::More(calls) })
+    }
+}
+
+/// Forgets an endpoint everywhere; last, that it is to be forgotten.
+pub(super) fn forget_endpoint(place: Place, endpoint: &Endpoint) -> Vec<Call> {
+    let in_partition = |n| {
+        let partition = Partition(n);
+        let mut call = place.call(Script::ForgetEndpoint, partition);
+        call.key(partition.endpoints()).keys(partition.endpoint(endpoint)).text(endpoint.name());
+        call
+    };
+    let mut calls: Vec<_> = (0..place.partitions).map(in_partition).collect();
+    let mut call = Call::new(Script::ForgetReceived);
+    call.key(keys::FORGETTING).key(keys::received(endpoint)).text(endpoint.name());
+    calls.push(call);
+    calls
+}
+
+/// Writes something, to show that it can be done.
+pub(super) fn ping(place: Place) -> Plain<()> {
+    let mut call = Call::new(Script::Ping);
+    call.key(keys::CONFIG_HEAD).number(place.epoch);
+    done(call)
+}

@@ -1,0 +1,76 @@
+//! Reads: each takes a connection of the pool for a pipeline or a few.
+
+use super::{
+    fault::{Fault, read},
+    writer::{CONNECT_WITHIN, connection_config},
+};
+use ::redis::{FromRedisValue, Pipeline, RedisError, Value, aio::ConnectionLike};
+use deadpool_redis::{Connection, Manager, Pool, PoolError, Runtime};
+use std::collections::VecDeque;
+
+/// Connections for reads: a read is short, and each of them takes many at once.
+const CONNECTIONS: usize = 16;
+
+/// Commands in one pipeline, so that neither side holds too much of it at once.
+const TOGETHER: usize = 4096;
+
+/// A pool that makes its connections as they are needed.
+pub(super) fn pool(url: &str) -> Result<Pool, Fault> {
+    let manager = Manager::new_with_config(url, connection_config())?;
+    let pool = Pool::builder(manager)
+        .max_size(CONNECTIONS)
+        .runtime(Runtime::Tokio1)
+        .wait_timeout(Some(CONNECT_WITHIN))
+        .create_timeout(Some(CONNECT_WITHIN))
+        .recycle_timeout(Some(CONNECT_WITHIN))
+        .build();
+    pool.map_err(|_| Fault::Unreadable("the pool cannot be made"))
+}
+
+/// A connection for one read.
+pub(super) struct Reader(Connection);
+
+impl Reader {
+    pub(super) async fn take(pool: &Pool) -> Result<Self, PoolError> {
+        Ok(Self(pool.get().await?))
+    }
+
+    /// The replies to all of these, in order.
+    pub(super) async fn all<T: FromRedisValue>(&mut self, commands: Vec<::redis::Cmd>) -> Result<Vec<T>, Fault> {
+        let mut replies = Vec::with_capacity(commands.len());
+        let mut commands = VecDeque::from(commands);
+        while !commands.is_empty() {
+            let mut pipeline = Pipeline::new();
+            let count = commands.len().min(TOGETHER);
+            for command in commands.drain(..count) {
+                pipeline.add_command(command);
+            }
+            for reply in self.0.req_packed_commands(&pipeline, 0, count).await? {
+                if let Value::ServerError(error) = reply {
+                    return Err(RedisError::from(error).into());
+                }
+                replies.push(read(reply)?);
+            }
+        }
+        Ok(replies)
+    }
+
+    /// The reply to this.
+    pub(super) async fn one<T: FromRedisValue>(&mut self, command: ::redis::Cmd) -> Result<T, Fault> {
+        let reply = self.0.req_packed_command(&command).await?;
+        if let Value::ServerError(error) = reply {
+            return Err(RedisError::from(error).into());
+        }
+        read(reply)
+    }
+}
+
+/// A command with its arguments.
+macro_rules! command {
+    ($name:expr $(, $argument:expr)* $(,)?) => {{
+        let mut command = ::redis::cmd($name);
+        $(command.arg($argument);)*
+        command
+    }};
+}
+pub(super) use command;

@@ -1,0 +1,42 @@
+-- One atomic step on the configuration. Endpoints that are gone are noted, and forgotten partition by partition after it;
+-- what remains noted after a crash is forgotten when the store is opened.
+
+local head, documents, forgetting = key(), key(), key()
+local epoch = text()
+local write_id, expected_revision = text(), text()
+local deleted, put, forgotten = {}, {}, {}
+for n = 1, number() do
+  deleted[n] = text()
+end
+for n = 1, number() do
+  put[n] = { name = text(), body = text() }
+end
+for n = 1, number() do
+  forgotten[n] = text()
+end
+local idem = text() == 'idempotency' and idempotency()
+
+if is_superseded(head, epoch) then
+  return SUPERSEDED
+end
+local stored = redis.call('HMGET', head, 'revision', 'write_id')
+if (stored[1] or '0') ~= expected_revision then
+  return stored[2] == write_id and 'applied' or 'conflict'
+end
+
+for _, name in ipairs(deleted) do
+  redis.call('HDEL', documents, name)
+end
+for _, document in ipairs(put) do
+  redis.call('HSET', documents, document.name, document.body)
+end
+for _, name in ipairs(forgotten) do
+  redis.call('SADD', forgetting, name)
+end
+-- Whoever used this key at the same time wrote documents as well: the revision has told.
+if idem then
+  keep(idem, {})
+end
+redis.call('HINCRBY', head, 'revision', 1)
+redis.call('HSET', head, 'write_id', write_id)
+return 'applied'

@@ -1,0 +1,64 @@
+-- One atomic step on a user, which may open a thread. Answers {'conflict'}, or {'applied', 'opened'} when this step opened
+-- the thread (also when it finds that its own answer was lost), else {'applied', 'found'}.
+
+local head, user, threads, counts, endpoints = key(), key(), key(), key(), key()
+local epoch = text()
+local commit_id, expected_version, now = text(), number(), number()
+local profile = text() == 'profile' and text()
+local open = text() == 'open' and {
+  thread = key(), user_id = text(), client = text(), business = text(), auth_id = text(),
+  snapshot = text(), sequence = text(), state = text(), active = text(),
+}
+local idem = text() == 'idempotency' and idempotency()
+local to, names = {}, {}
+for n = 1, number() do
+  to[n], names[n] = endpoint(), text()
+end
+local deliveries = {}
+for n = 1, number() do
+  deliveries[n] = { to = to[number()], id = text(), record = text() }
+end
+
+if is_superseded(head, epoch) then
+  return SUPERSEDED
+end
+local stored = redis.call('HMGET', user, 'version', 'commit_id')
+local version = tonumber(stored[1] or '0')
+if version ~= expected_version then
+  if stored[2] ~= commit_id then
+    return { 'conflict' }
+  end
+  local first = deliveries[1]
+  local ours = first and redis.call('HEXISTS', first.to.outbox, first.id) == 1
+  return { 'applied', ours and 'opened' or 'found' }
+end
+if idem and is_kept(idem, now) then
+  return { 'conflict' }
+end
+
+redis.call('HSET', user, 'version', whole(version + 1), 'commit_id', commit_id)
+if profile then
+  redis.call('HSET', user, 'profile', profile)
+else
+  redis.call('HSETNX', user, 'profile', '{}')
+end
+local opened = open and redis.call('EXISTS', open.thread) == 0
+if opened then
+  redis.call('HSET', open.thread, 'client', open.client, 'business', open.business, 'auth_id', open.auth_id,
+    'version', '0', 'sequence', open.sequence, 'state', open.state, 'active', open.active, 'snapshot', open.snapshot)
+  redis.call('ZADD', threads, redis.call('HINCRBY', head, 'threads', 1), open.user_id)
+  count(counts, open.client, open.business, open.state, open.active, 1)
+  if #names > 0 then
+    redis.call('SADD', endpoints, unpack(names))
+  end
+  for _, delivery in ipairs(deliveries) do
+    enqueue(delivery.to, delivery.id, delivery.record)
+  end
+  if #deliveries > 0 then
+    redis.call('HSET', head, 'outbox', deliveries[#deliveries].id)
+  end
+end
+if idem then
+  keep(idem, {})
+end
+return { 'applied', opened and 'opened' or 'found' }

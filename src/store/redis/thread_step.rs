@@ -1,0 +1,325 @@
+//! The steps on threads and users.
+
+use super::{
+    fault::{Fault, read},
+    form::DeliveryForm,
+    keys::Partition,
+    script::{Call, Script},
+    writer::{Ids, Step, Turn},
+};
+use crate::store::{
+    handle::{counter_end, next_counter},
+    record,
+};
+use ::redis::Value;
+use std::sync::Arc;
+use tract_actors::ports::{
+    Commit, Committed, DeadlineChange, Delivery, Endpoint, IdempotencyKey, KeptAnswer, NewDelivery, StoredEntry,
+    ThreadKey, UserWrite, Written,
+};
+use tract_domain::{ClientId, Json, Timestamp, UserId};
+
+/// What every step knows of the store.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place {
+    pub(super) partitions: u16,
+    pub(super) epoch: u64,
+}
+
+impl Place {
+    /// Where the answer for a key is kept. That the keys of a thread's requests are at home in its partition is the edge's
+    /// to see to before this can be done on a cluster.
+    pub(super) fn home_of_key(self, key: &[u8; 32]) -> Partition {
+        Partition(u16::from_be_bytes([key[0], key[1]]) % self.partitions)
+    }
+    /// Where a delivery is.
+    pub(super) fn home_of_delivery(self, id: u64) -> Partition {
+        #[allow(clippy::cast_possible_truncation, reason = "a remainder of a u16")]
+        let partition = (id % u64::from(self.partitions)) as u16;
+        Partition(partition)
+    }
+    /// A call of a script on a partition, with what every one of them begins with.
+    pub(super) fn call(self, script: Script, partition: Partition) -> Call {
+        let mut call = Call::new(script);
+        call.key(partition.head()).number(self.epoch);
+        call
+    }
+}
+
+pub(super) fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// Adds an idempotency key with its answer to a call, as the scripts' `idempotency()` takes it.
+pub(super) fn add_kept(call: &mut Call, place: Place, key: &IdempotencyKey, answer: &str) {
+    let home = place.home_of_key(&key.key);
+    call.key(home.answers()).key(home.answer_expiries());
+    call.text(hex(&key.key)).text(hex(&key.request)).number(key.expires_at.0).text(answer);
+}
+
+fn add_optional_kept(call: &mut Call, place: Place, kept: Option<&(IdempotencyKey, String)>) {
+    match kept {
+        Some((key, answer)) => {
+            call.text("idempotency");
+            add_kept(call, place, key, answer);
+        }
+        None => {
+            call.text("");
+        }
+    }
+}
+
+/// New deliveries with their forms.
+struct Outbox {
+    endpoints: Vec<Endpoint>,
+    deliveries: Vec<(NewDelivery, DeliveryForm, u64)>,
+}
+
+impl Outbox {
+    fn new(new: Vec<NewDelivery>, user_id: &UserId, now: Timestamp) -> Result<Self, Fault> {
+        let mut endpoints: Vec<Endpoint> = Vec::new();
+        let mut deliveries = Vec::with_capacity(new.len());
+        for delivery in new {
+            if !endpoints.contains(&delivery.endpoint) {
+                endpoints.push(delivery.endpoint.clone());
+            }
+            let form = DeliveryForm::new(&delivery, user_id, now)?;
+            deliveries.push((delivery, form, 0));
+        }
+        Ok(Self { endpoints, deliveries })
+    }
+    fn number_of(&self, endpoint: &Endpoint) -> usize {
+        self.endpoints.iter().position(|e| e == endpoint).map_or(0, |n| n + 1)
+    }
+    fn add_endpoints(&self, call: &mut Call, partition: Partition) {
+        call.number(self.endpoints.len());
+        for endpoint in &self.endpoints {
+            call.keys(partition.endpoint(endpoint)).text(endpoint.name());
+        }
+    }
+    /// Gives each its id.
+    fn add_deliveries(&mut self, call: &mut Call, partition: Partition, ids: &mut Ids) -> Result<(), Fault> {
+        let numbers: Vec<usize> = self.deliveries.iter().map(|(new, ..)| self.number_of(&new.endpoint)).collect();
+        call.number(numbers.len());
+        for ((_, form, id), number) in self.deliveries.iter_mut().zip(numbers) {
+            *id = ids.next(partition.0);
+            call.number(number).number(*id).text(form.write()?);
+        }
+        Ok(())
+    }
+    /// As sinks are told of them.
+    fn committed(&self, entries: &[Arc<StoredEntry>]) -> Result<Vec<Delivery>, Fault> {
+        let entry = |sequence| entries.iter().find(|e| e.entry.sequence == sequence).cloned();
+        let told = self.deliveries.iter();
+        told.map(|(new, form, id)| form.delivery(*id, &new.endpoint, entry(new.sequence))).collect()
+    }
+}
+
+/// A commit with its stored forms, made by the caller: the writer's time is everybody's.
+pub(super) struct CommitThread {
+    place: Place,
+    partition: Partition,
+    commit: Commit,
+    snapshot: String,
+    entries: Vec<String>,
+    kept: Option<(IdempotencyKey, String)>,
+    outbox: Outbox,
+    floor: u64,
+    /// Whose details are written.
+    user: Option<(String, Json)>,
+}
+
+impl CommitThread {
+    /// `user` is the key of the thread's user, needed only when its details are written.
+    pub(super) fn new(
+        mut commit: Commit,
+        place: Place,
+        partition: Partition,
+        user: Option<String>,
+    ) -> Result<Self, Fault> {
+        const UNCONTINUOUS: Fault = Fault::Unreadable("the entries do not continue the thread's sequence");
+        let first = commit.entries.first().map_or(1, |entry| entry.sequence);
+        if first == 0 || !commit.entries.iter().zip(first..).all(|(entry, next)| entry.sequence == next) {
+            return Err(UNCONTINUOUS);
+        }
+        let snapshot = record::write_thread(&commit.thread)?;
+        let entries = commit.entries.iter().map(record::write_entry).collect::<Result<_, _>>()?;
+        let kept = commit.idempotency.take().map(|(key, reply)| {
+            // The ids are the script's to add.
+            let answer = KeptAnswer::Thread { reply, message_ids: Vec::new(), at: commit.now };
+            Ok::<_, Fault>((key, record::write_kept(&answer)?))
+        });
+        let mut outbox = Outbox::new(std::mem::take(&mut commit.outbox), &commit.user_id, commit.now)?;
+        if let Some((endpoint, _)) = &commit.settles
+            && !outbox.endpoints.contains(endpoint)
+        {
+            outbox.endpoints.push(endpoint.clone());
+        }
+        let floor = next_counter(0, commit.now, place.partitions);
+        let floor = floor.ok_or(Fault::Unreadable("the message ids are used up"))?;
+        let user = user.zip(commit.user_details.take());
+        Ok(Self { place, partition, snapshot, entries, kept: kept.transpose()?, outbox, floor, user, commit })
+    }
+}
+
+impl Step for CommitThread {
+    type Outcome = Committed;
+
+    fn calls(&mut self, ids: &mut Ids) -> Vec<Call> {
+        let (commit, partition) = (&self.commit, self.partition);
+        let mut call = self.place.call(Script::Commit, partition);
+        call.key(partition.thread(&commit.user_id)).key(partition.entries(&commit.user_id));
+        call.key(partition.deadlines()).key(partition.counts()).key(partition.endpoints());
+        call.text(commit.commit_id.simple().to_string()).text(commit.user_id.as_str());
+        call.number(commit.expected_version).number(commit.now.0);
+        call.text(self.snapshot.as_str()).text(commit.thread.state().as_str());
+        call.text(commit.thread.control().active.as_str());
+        match commit.deadline {
+            DeadlineChange::Keep => call.text("keep"),
+            DeadlineChange::Set(None) => call.text("none"),
+            DeadlineChange::Set(Some(at)) => call.number(at.0),
+        };
+        call.number(partition.0).number(self.place.partitions);
+        call.number(self.floor).number(counter_end(self.place.partitions));
+        call.number(commit.entries.first().map_or(0, |entry| entry.sequence)).number(self.entries.len());
+        for entry in &self.entries {
+            call.text(entry.as_str());
+        }
+        match &self.user {
+            Some((key, details)) => call.text("details").key(key.as_str()).text(details.0.as_bytes()),
+            None => call.text(""),
+        };
+        add_optional_kept(&mut call, self.place, self.kept.as_ref());
+        self.outbox.add_endpoints(&mut call, partition);
+        match &commit.settles {
+            Some((endpoint, id)) => call.number(self.outbox.number_of(endpoint)).number(id),
+            None => call.number(0).text(""),
+        };
+        if self.outbox.add_deliveries(&mut call, partition, ids).is_err() {
+            return Vec::new();
+        }
+        vec![call]
+    }
+
+    fn answered(&mut self, replies: Vec<Value>) -> Result<Turn<Committed>, Fault> {
+        let mut answer = words(replies)?.into_iter();
+        let told = answer.next().unwrap_or_default();
+        if told == "conflict" {
+            return Ok(Turn::Done(Committed::Conflict, Vec::new()));
+        }
+        let ids = answer.map(|id| id.parse().map_err(|_| Fault::Unreadable("a message id is not one")));
+        let message_ids: Vec<u64> = ids.collect::<Result<_, _>>()?;
+        // What was applied by an earlier step of the same name was told then.
+        let deliveries = if told == "applied" {
+            let entries: Vec<_> = std::mem::take(&mut self.commit.entries)
+                .into_iter()
+                .zip(&message_ids)
+                .map(|(entry, id)| Arc::new(StoredEntry { message_id: *id, entry }))
+                .collect();
+            self.outbox.committed(&entries)?
+        } else {
+            Vec::new()
+        };
+        let version = self.commit.expected_version + 1;
+        Ok(Turn::Done(Committed::Applied { version, message_ids }, deliveries))
+    }
+}
+
+/// The words of the only reply.
+fn words(replies: Vec<Value>) -> Result<Vec<String>, Fault> {
+    read(replies.into_iter().next().ok_or(Fault::Unreadable("a step could not be written"))?)
+}
+
+/// A write to a user's record, which may open a thread.
+pub(super) struct WriteUser {
+    place: Place,
+    partition: Partition,
+    write: UserWrite,
+    kept: Option<(IdempotencyKey, String)>,
+    /// The thread to open and its snapshot.
+    thread: Option<(ThreadKey, String)>,
+    outbox: Outbox,
+}
+
+impl WriteUser {
+    /// `user_id` is the handle of the thread to open, if there is one.
+    pub(super) fn new(
+        mut write: UserWrite,
+        user_id: Option<UserId>,
+        place: Place,
+        partition: Partition,
+    ) -> Result<Self, Fault> {
+        let kept = write.idempotency.take();
+        let kept = kept.map(|(key, body)| Ok::<_, Fault>((key, record::write_kept(&KeptAnswer::Body(body))?)));
+        let kept = kept.transpose()?;
+        let mut outbox = Outbox { endpoints: Vec::new(), deliveries: Vec::new() };
+        let mut thread = None;
+        if let (Some(open), Some(user_id)) = (&mut write.open, user_id) {
+            outbox = Outbox::new(std::mem::take(&mut open.outbox), &user_id, write.now)?;
+            let (client, auth_id) = (write.client.clone(), Arc::clone(&write.auth_id));
+            let key = ThreadKey { user_id, client, business: open.business, auth_id };
+            thread = Some((key, record::write_thread(&open.thread)?));
+        }
+        Ok(Self { place, partition, write, kept, thread, outbox })
+    }
+}
+
+impl Step for WriteUser {
+    type Outcome = Written;
+
+    fn calls(&mut self, ids: &mut Ids) -> Vec<Call> {
+        let (write, partition) = (&self.write, self.partition);
+        let mut call = self.place.call(Script::WriteUser, partition);
+        call.key(partition.user(&write.client, &write.auth_id));
+        call.key(partition.threads()).key(partition.counts()).key(partition.endpoints());
+        call.text(write.commit_id.simple().to_string()).number(write.expected_version).number(write.now.0);
+        match &write.profile {
+            Some(profile) => call.text("profile").text(profile.0.as_bytes()),
+            None => call.text(""),
+        };
+        match (&write.open, &self.thread) {
+            (Some(open), Some((key, snapshot))) => {
+                call.text("open").key(partition.thread(&key.user_id)).text(key.user_id.as_str());
+                call.text(key.client.as_str()).number(key.business).text(key.auth_id.as_bytes());
+                call.text(snapshot.as_str()).number(open.thread.sequence());
+                call.text(open.thread.state().as_str()).text(open.thread.control().active.as_str());
+            }
+            _ => {
+                call.text("");
+            }
+        }
+        add_optional_kept(&mut call, self.place, self.kept.as_ref());
+        self.outbox.add_endpoints(&mut call, partition);
+        if self.outbox.add_deliveries(&mut call, partition, ids).is_err() {
+            return Vec::new();
+        }
+        vec![call]
+    }
+
+    fn answered(&mut self, replies: Vec<Value>) -> Result<Turn<Written>, Fault> {
+        let answer = words(replies)?;
+        let told = |n: usize| answer.get(n).map(String::as_str).unwrap_or_default();
+        if told(0) == "conflict" {
+            return Ok(Turn::Done(Written::Conflict, Vec::new()));
+        }
+        let news = told(1) == "opened";
+        Ok(Turn::Done(Written::Applied, if news { self.outbox.committed(&[])? } else { Vec::new() }))
+    }
+}
+
+/// What an ECT calls a user.
+pub(super) fn keep_ect_user_id(
+    place: Place,
+    partition: Partition,
+    (client, auth_id): (&ClientId, &str),
+    (ect, ect_user_id): (&str, &str),
+) -> Call {
+    let mut call = place.call(Script::KeepEctUserId, partition);
+    call.key(partition.user(client, auth_id)).text(ect).text(ect_user_id);
+    call
+}
