@@ -13,7 +13,7 @@ use tract::http::routes;
 /// The other tenant.
 const THEM: &str = "globex";
 /// Its business.
-const THEIR_BUSINESS: u64 = 777;
+const THEIR_BUSINESS: u64 = 770_077_007;
 /// A customer of both: each client has its own `auth_id`s, so both may well use this one.
 const SHARED_AUTH: &str = "+49 170 3";
 /// The `Idempotency-Key` under which they sent the very message that [`probe`] sends.
@@ -245,7 +245,7 @@ impl Stage {
 
     /// What of theirs must show in no answer to us.
     fn telling(&self) -> Vec<String> {
-        let texts = ["globex", "Globex", "Grace", "Greta", "gadget", "platinum", "agent, please", "777"];
+        let texts = ["globex", "Globex", "Grace", "Greta", "gadget", "platinum", "agent, please", "770077007"];
         let mut telling: Vec<String> = texts.map(str::to_owned).into();
         telling.extend([self.bot.url(), self.phone.url(), self.desk.url()]);
         telling
@@ -374,7 +374,7 @@ async fn what_is_anothers_is_as_unknown_as_what_never_was() {
                     assert_eq!((auth, seen.status), (Auth::Open, 200), "{case}");
                     for told in &telling {
                         // A number may be anything's count.
-                        assert!(told == "777" || !seen.text.contains(told), "{case} tells {told}");
+                        assert!(told == "770077007" || !seen.text.contains(told), "{case} tells {told}");
                     }
                 }
             }
