@@ -368,7 +368,7 @@ pub enum Replayed {
     Since(Timestamp),
 }
 
-/// What [`super::Store::bury`] did.
+/// What [`Outbox::bury`] did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Buried {
     /// How many are dead letters now.

@@ -8,7 +8,7 @@
 //! One router at a time has the store open. A lease says so to the next one, which waits until it expires; an epoch in
 //! every partition, which each script compares, keeps a router that lost the lease without noticing from writing anything.
 //!
-//! The order of deliveries: one task writes ([`writer`]) and gives out their ids, so within an endpoint ids increase in the
+//! The order of deliveries: one task writes (`writer`) and gives out their ids, so within an endpoint ids increase in the
 //! order of commits and in the order in which sinks are told, over all partitions.
 //!
 //! Two things stand between this and Redis Cluster, where a script must stay within one hash tag: an answer for an
