@@ -3,10 +3,8 @@
 use crate::security::egress::{Answer, SendFault};
 use serde_json::{Map, Value};
 use tract_actors::ports::Attempt;
+use tract_actors::schedule::RETRY_AFTER_MAX_MS;
 use tract_domain::Timestamp;
-
-/// `Retry-After` is honoured up to an hour.
-const MAX_RETRY_AFTER_MS: u64 = 3_600_000;
 
 /// How much of an endpoint's complaint is kept, in characters.
 const MAX_COMPLAINT: usize = 200;
@@ -74,7 +72,7 @@ fn retry_after(text: &str, now: Timestamp) -> Option<u64> {
         let date = jiff::fmt::rfc2822::parse(text).ok()?;
         Timestamp(date.timestamp().as_millisecond()).since(now)
     };
-    Some(wait.min(MAX_RETRY_AFTER_MS))
+    Some(wait.min(RETRY_AFTER_MAX_MS))
 }
 
 #[cfg(test)]
@@ -134,7 +132,7 @@ mod tests {
         };
         assert_eq!(wait(503, "30"), Some(30_000));
         assert_eq!(wait(429, " 0 "), Some(0));
-        assert_eq!(wait(429, "99999999999999999999999"), Some(MAX_RETRY_AFTER_MS));
+        assert_eq!(wait(429, "99999999999999999999999"), Some(RETRY_AFTER_MAX_MS));
         assert_eq!(wait(503, "Sun, 06 Nov 1994 08:50:37 GMT"), Some(60_000));
         assert_eq!(wait(503, "Sun, 06 Nov 1994 08:48:37 GMT"), Some(0));
         assert_eq!(wait(503, "soon"), None);
