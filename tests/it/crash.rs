@@ -1,6 +1,6 @@
 //! What only the real process can show: `kill -9` loses nothing that was acknowledged.
 
-use crate::support::{BUSINESS, CLIENT, Channel, Peer, Process, Received, RedisServer, Token};
+use crate::support::{Channel, Peer, Process, Received, RedisServer, Tenant, Token};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -22,19 +22,7 @@ struct World {
 }
 
 async fn begin(process: &Process, data: tempfile::TempDir) -> World {
-    let api = process.api();
-    let desk = Peer::start("desk").await;
-    let declaration = json!({
-        "ect": [{"ect_id": "sprinkle", "fqdn": "sprinkle.example"}],
-        "client": [{"client_id": CLIENT, "ects": ["sprinkle"], "business": [{"business_id": BUSINESS}]}],
-    });
-    let made = api.apply(process.admin_token, &declaration).await;
-    let api_token = made.iter().find(|made| made["kind"] == "api_token").unwrap()["value"].as_str().unwrap();
-    let channel = Channel::new(api.clone(), CLIENT, api_token, BUSINESS);
-    let sprinkle = api.token(process.admin_token, CLIENT, "sprinkle").await;
-    let secret =
-        sprinkle.register("message.receive", &desk.url()).await.expect("the first registration shows the secret");
-    desk.expect_signed_with(&secret);
+    let Tenant { desk, sprinkle, channel } = process.tenant().await;
     let mut user_ids = Vec::new();
     for customer in 0..CUSTOMERS {
         user_ids.push(channel.user(&json!({"auth_id": auth_id(customer)})).await);

@@ -1,6 +1,6 @@
 //! `kill -9` while webhooks are delivered: at least once, in order, the schedule kept, one id for ever (section 8).
 
-use crate::support::{Answer, BUSINESS, CLIENT, Channel, Peer, Process, Received};
+use crate::support::{Answer, Peer, Process, Received, Tenant};
 use serde_json::{Value, json};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -40,19 +40,8 @@ fn picky(desk: &Peer) -> Seen {
 async fn fifty_crashes_lose_nothing_reorder_nothing_and_forget_no_schedule() {
     let data = tempfile::tempdir().unwrap();
     let mut process = Process::start(data.path()).await;
-    let api = process.api();
-    let desk = Peer::start("desk").await;
+    let Tenant { desk, sprinkle, channel } = process.tenant().await;
     let seen = picky(&desk);
-    let declaration = json!({
-        "ect": [{"ect_id": "sprinkle", "fqdn": "sprinkle.example"}],
-        "client": [{"client_id": CLIENT, "ects": ["sprinkle"], "business": [{"business_id": BUSINESS}]}],
-    });
-    let made = api.apply(process.admin_token, &declaration).await;
-    let api_token = made.iter().find(|made| made["kind"] == "api_token").unwrap()["value"].as_str().unwrap();
-    let channel = Channel::new(api.clone(), CLIENT, api_token, BUSINESS);
-    let sprinkle = api.token(process.admin_token, CLIENT, "sprinkle").await;
-    let secret = sprinkle.register("message.receive", &desk.url()).await.expect("a secret");
-    desk.expect_signed_with(&secret);
     for customer in 0..CUSTOMERS {
         channel.user(&json!({"auth_id": auth_id(customer)})).await;
     }

@@ -1,7 +1,7 @@
 //! The real process on a disk that is full: it refuses what it cannot keep, keeps what it acknowledged, and goes on when
 //! there is space.
 
-use crate::support::{Api, BUSINESS, CLIENT, Channel, Peer, Process, Received, Reply, Token};
+use crate::support::{Api, Channel, Peer, Process, Received, Reply, Tenant, Token};
 use reqwest::Method;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -29,17 +29,7 @@ struct World {
 impl World {
     async fn around(process: &Process) -> Self {
         let api = process.api();
-        let desk = Peer::start("desk").await;
-        let declaration = json!({
-            "ect": [{"ect_id": "sprinkle", "fqdn": "sprinkle.example"}],
-            "client": [{"client_id": CLIENT, "ects": ["sprinkle"], "business": [{"business_id": BUSINESS}]}],
-        });
-        let made = api.apply(process.admin_token, &declaration).await;
-        let api_token = made.iter().find(|made| made["kind"] == "api_token").unwrap()["value"].as_str().unwrap();
-        let channel = Channel::new(api.clone(), CLIENT, api_token, BUSINESS);
-        let sprinkle = api.token(process.admin_token, CLIENT, "sprinkle").await;
-        let secret = sprinkle.register("message.receive", &desk.url()).await.unwrap();
-        desk.expect_signed_with(&secret);
+        let Tenant { desk, sprinkle, channel } = process.tenant().await;
         let mut user_ids = Vec::new();
         for customer in 0..CUSTOMERS {
             user_ids.push(channel.user(&json!({"auth_id": customer.to_string()})).await);

@@ -1,6 +1,9 @@
 //! The real binary, for what only a process of its own can show: crashes, signals, exit codes.
 
-use super::api::Api;
+use super::api::{Api, Channel, Token};
+use super::fixture::{BUSINESS, CLIENT};
+use super::peer::Peer;
+use serde_json::json;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -111,6 +114,33 @@ impl Drop for Process {
         // Already dead after `kill` and `wait`.
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// A tenant of a process: a client whose only receiver is the agent tool `sprinkle`, which hears every message.
+pub(crate) struct Tenant {
+    pub(crate) desk: Peer,
+    pub(crate) sprinkle: Token,
+    pub(crate) channel: Channel,
+}
+
+impl Process {
+    /// Declares the tenant, and registers its hook.
+    pub(crate) async fn tenant(&self) -> Tenant {
+        let api = self.api();
+        let desk = Peer::start("desk").await;
+        let declaration = json!({
+            "ect": [{"ect_id": "sprinkle", "fqdn": "sprinkle.example"}],
+            "client": [{"client_id": CLIENT, "ects": ["sprinkle"], "business": [{"business_id": BUSINESS}]}],
+        });
+        let made = api.apply(self.admin_token, &declaration).await;
+        let api_token = made.iter().find(|made| made["kind"] == "api_token").unwrap()["value"].as_str().unwrap();
+        let channel = Channel::new(api.clone(), CLIENT, api_token, BUSINESS);
+        let sprinkle = api.token(self.admin_token, CLIENT, "sprinkle").await;
+        let secret =
+            sprinkle.register("message.receive", &desk.url()).await.expect("the first registration shows the secret");
+        desk.expect_signed_with(&secret);
+        Tenant { desk, sprinkle, channel }
     }
 }
 
