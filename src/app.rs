@@ -291,6 +291,7 @@ fn shell_settings(settings: &Settings) -> ShellSettings {
         in_flight: settings.limits.in_flight,
         live_actors: settings.limits.live_actors,
         passivate_after_ms,
+        completed_kept_ms: settings.retention.completed.map(|kept| kept.as_millis().try_into().unwrap_or(u64::MAX)),
         ..ShellSettings::default()
     }
 }

@@ -8,6 +8,7 @@ pub mod courier;
 pub mod dispatch;
 pub mod ports;
 pub mod registry;
+mod retention;
 pub mod router;
 pub mod schedule;
 pub mod shell;

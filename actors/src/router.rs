@@ -72,6 +72,8 @@ pub(crate) enum Job {
     Ask { client: ClientId, command: Command, idempotency: Option<IdempotencyKey> },
     /// The thread's timer fired.
     Settle,
+    /// The thread leaves the store if it has rested since then.
+    Leave { before: Timestamp },
     /// A receiver answered a hand-off's webhook.
     HandoffAnswered { by: ReceiverId, epoch: u64 },
     /// A turn of the IVA ended.
@@ -183,6 +185,16 @@ impl Router {
     /// Carries out what is due on a thread.
     pub(crate) async fn settle(&self, user_id: UserId) -> Result<Answer, Failure> {
         self.carry(user_id, Job::Settle, None).await
+    }
+
+    /// Has a thread leave the store if it has rested since then; whether it is gone now. Its actor does it, so that nobody
+    /// is answered from memory afterwards.
+    pub(crate) async fn leave(&self, user_id: UserId, before: Timestamp) -> Result<bool, Failure> {
+        match self.carry(user_id, Job::Leave { before }, None).await {
+            Ok(_) => Ok(false),
+            Err(Failure::UnknownUser) => Ok(true),
+            Err(failure) => Err(failure),
+        }
     }
 
     /// Tells a thread that its hand-off was answered.

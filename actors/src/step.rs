@@ -2,8 +2,8 @@
 
 use crate::{
     ports::{
-        Commit, Committed, DeadlineChange, Endpoint, Kept, KeptAnswer, NewDelivery, StoreError, Tenants, ThreadKey,
-        TurnEnd, What,
+        Commit, Committed, DeadlineChange, Endpoint, Kept, KeptAnswer, Leave, NewDelivery, StoreError, Tenants,
+        ThreadKey, TurnEnd, What, Written,
     },
     router::{Answer, Failure, Job, Stage},
     shell::World,
@@ -99,6 +99,7 @@ pub(crate) async fn run(
         match attempt.decide(&mut current).await {
             Ok(answer) => return (Some(current), Ok(answer)),
             Err(Fault::Failure(Failure::OutcomeUnknown)) => return (None, Err(Failure::OutcomeUnknown)),
+            Err(Fault::Failure(failure)) if matches!(job, Job::Leave { .. }) => return (None, Err(failure)),
             Err(Fault::Failure(failure)) => return (Some(current), Err(failure)),
             Err(Fault::Conflict) => metrics::counter!("tract_commit_conflicts_total").increment(1),
         }
@@ -136,6 +137,9 @@ impl Try<'_> {
         if self.is_foreign(loaded) {
             return Err(Failure::UnknownUser.into());
         }
+        if let Job::Leave { before } = self.job {
+            return self.leave(loaded, *before).await;
+        }
         if let Some(answer) = self.kept().await? {
             return Ok(answer);
         }
@@ -158,7 +162,7 @@ impl Try<'_> {
                 let settles = Some((delivery.endpoint.clone(), delivery.id));
                 (command, Extra { settles, user_details, idempotency: None })
             }
-            Job::Settle | Job::Panic => return self.rest(loaded, ctx).await,
+            Job::Settle | Job::Leave { .. } | Job::Panic => return self.rest(loaded, ctx).await,
         };
         let transition = loaded.thread.decide(&command, ctx).map_err(Failure::Refused)?;
         let nothing = transition.entries.is_empty() && transition.thread == *loaded.thread;
@@ -186,7 +190,7 @@ impl Try<'_> {
         let now = self.world.clock.now();
         match self.job {
             Job::Ask { .. } => Err(Failure::UnknownUser.into()),
-            Job::Settle | Job::Panic | Job::HandoffAnswered { .. } | Job::EndTurn { .. } => {
+            Job::Settle | Job::Leave { .. } | Job::Panic | Job::HandoffAnswered { .. } | Job::EndTurn { .. } => {
                 let settles = match self.job {
                     Job::EndTurn { delivery, .. } => Some((delivery.endpoint.clone(), delivery.id)),
                     _ => None,
@@ -206,6 +210,22 @@ impl Try<'_> {
         }
         let unchanged = loaded.unchanged();
         self.commit(loaded, unchanged, ctx, Extra::default()).await
+    }
+
+    /// The thread leaves the store, if it has rested for long enough; then it is unknown.
+    async fn leave(&self, loaded: &Loaded, before: Timestamp) -> Result<Answer, Fault> {
+        let stays = loaded.deadline.is_some() || !loaded.thread.rests_since(before);
+        if stays {
+            let at = self.world.clock.now();
+            return Ok(Answer { reply: Reply::Done, message_ids: Vec::new(), at, replayed: false });
+        }
+        let (user_id, thread) = (self.user_id.clone(), Arc::clone(&loaded.thread));
+        let leave = Leave { user_id, expected_version: loaded.version, thread };
+        // One that is asked for again is found done.
+        match self.world.store.leave(leave).await.map_err(Failure::from)? {
+            Written::Applied => Err(Failure::UnknownUser.into()),
+            Written::Conflict => Err(Fault::Conflict),
+        }
     }
 
     /// What the end of a turn is to the domain.

@@ -18,6 +18,7 @@ mod fuzz_corpus;
 mod hooks;
 mod lifecycle;
 mod mutation;
+mod retention;
 mod secrets;
 mod shell;
 mod signed_requests;

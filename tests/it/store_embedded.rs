@@ -198,7 +198,7 @@ async fn the_log_stays_short() {
 /// What an older version of this program left is read, and goes on.
 #[tokio::test]
 async fn a_store_from_before_dead_letters_is_taken_over() {
-    const BACK: &str = "DROP TABLE received; DROP TABLE dead_letters; ALTER TABLE endpoints DROP COLUMN dead; \
+    const BACK: &str = "DROP INDEX outbox_replayed; DROP TABLE origins; DROP TABLE received; DROP TABLE dead_letters; ALTER TABLE endpoints DROP COLUMN dead; \
         ALTER TABLE endpoints DROP COLUMN received; ALTER TABLE outbox DROP COLUMN log; \
         ALTER TABLE outbox DROP COLUMN replayed; CREATE INDEX outbox_thread ON outbox (endpoint, thread, id); PRAGMA user_version = 2;";
     let place = Directory::new();

@@ -3,8 +3,10 @@
 //! Implementations live at the edge; tests bring their own.
 
 mod delivery;
+mod retention;
 
 pub use delivery::*;
+pub use retention::*;
 
 use async_trait::async_trait;
 use std::{collections::BTreeMap, sync::Arc};
@@ -67,7 +69,7 @@ pub struct ThreadKey {
 pub struct StoredThread {
     /// What it is about.
     pub key: ThreadKey,
-    /// One more with each commit; a new thread has 0.
+    /// One more with each commit; a new thread has 0, or more than any thread had that left its partition.
     pub version: u64,
     /// Its state.
     pub thread: Thread,
@@ -224,7 +226,7 @@ pub struct UserWrite {
 pub struct OpenThread {
     /// Its business; its handle is [`Store::user_id`] of it.
     pub business: BusinessId,
-    /// Its first state.
+    /// Its first state, above [`Retention::origin`]: one that is not conflicts.
     pub thread: Thread,
     /// Who is told that the user was created.
     pub outbox: Vec<NewDelivery>,
@@ -304,7 +306,7 @@ pub struct ThreadPage {
 ///
 /// One contract suite runs on every implementation.
 #[async_trait]
-pub trait Store: Outbox {
+pub trait Store: Outbox + Retention {
     /// The public handle of a thread: the same for ever, meaningless to others, carries its partition.
     fn user_id(&self, client: &ClientId, business: BusinessId, auth_id: &str) -> UserId;
 

@@ -5,7 +5,7 @@ use super::fault::Fault;
 use crate::store::record;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
-use tract_actors::ports::{Delivery, DeliveryRecord, DeliveryState, Endpoint, NewDelivery, StoredEntry};
+use tract_actors::ports::{Delivery, DeliveryRecord, DeliveryState, Endpoint, NewDelivery, StoredEntry, What};
 use tract_domain::{Timestamp, UserId};
 
 /// A delivery that waits, was received, or is a dead letter.
@@ -71,6 +71,11 @@ impl DeliveryForm {
 
     pub(super) fn is_of(&self, user_id: &UserId) -> bool {
         self.user_id == user_id.as_str()
+    }
+
+    /// Of which thread, what, and of which entry.
+    pub(super) fn about(&self) -> Result<(UserId, What, u64), Fault> {
+        Ok((self.user_id()?, record::read_what(&self.what)?, self.sequence))
     }
 
     pub(super) fn created_at(&self) -> Timestamp {

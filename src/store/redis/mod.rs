@@ -23,6 +23,7 @@ mod open;
 mod other_step;
 mod query;
 mod reader;
+mod retention;
 mod script;
 mod thread_step;
 mod writer;

@@ -14,6 +14,8 @@ pub(super) enum Script {
     Forget,
     ForgetLetters,
     ForgetEndpoint,
+    TrimFeed,
+    Leave,
     UpdateOutbox,
     NoteReceived,
     Bury,
@@ -27,7 +29,7 @@ pub(super) enum Script {
 
 const SHARED: &str = include_str!("scripts/shared.lua");
 
-const SOURCES: [&str; 17] = [
+const SOURCES: [&str; 19] = [
     include_str!("scripts/commit.lua"),
     include_str!("scripts/write_user.lua"),
     include_str!("scripts/keep_ect_user_id.lua"),
@@ -36,6 +38,8 @@ const SOURCES: [&str; 17] = [
     include_str!("scripts/forget.lua"),
     include_str!("scripts/forget_letters.lua"),
     include_str!("scripts/forget_endpoint.lua"),
+    include_str!("scripts/trim_feed.lua"),
+    include_str!("scripts/leave.lua"),
     include_str!("scripts/update_outbox.lua"),
     include_str!("scripts/note_received.lua"),
     include_str!("scripts/bury.lua"),

@@ -287,6 +287,7 @@ impl Step for WriteUser {
                 call.text("open").key(partition.thread(&key.user_id)).text(key.user_id.as_str());
                 call.text(key.client.as_str()).number(key.business).text(key.auth_id.as_bytes());
                 call.text(snapshot.as_str()).number(open.thread.sequence());
+                call.number(open.thread.control().epoch).number(open.thread.conversation());
                 call.text(open.thread.state().as_str()).text(open.thread.control().active.as_str());
             }
             _ => {

@@ -11,6 +11,7 @@ mod fault;
 mod other_steps;
 mod query;
 mod reader;
+mod retention;
 mod schema;
 mod thread_step;
 mod writer;
@@ -282,7 +283,8 @@ impl Store for SqliteStore {
 
     async fn write_user(&self, write: UserWrite) -> Result<Written, StoreError> {
         let opened = write.open.as_ref().map(|open| self.user_id(&write.client, open.business, &write.auth_id));
-        self.writer.ask(WriteUser::new(write, opened).map_err(unwritable)?).await
+        let home = self.handles.home(&write.client, &write.auth_id);
+        self.writer.ask(WriteUser::new(write, opened, home).map_err(unwritable)?).await
     }
 
     async fn keep_ect_user_id(

@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard},
 };
 use tract_actors::ports::*;
-use tract_domain::{BusinessId, ClientId, Json, ReceiverId, State, Timestamp, UserId};
+use tract_domain::{BusinessId, ClientId, Json, Origin, ReceiverId, State, Timestamp, UserId};
 
 #[derive(Default)]
 pub(super) struct FakeStore(Mutex<Inner>);
@@ -166,6 +166,22 @@ impl Outbox for FakeStore {
         unimplemented!()
     }
     async fn replay(&self, _: Replay) -> Result<u64, StoreError> {
+        unimplemented!()
+    }
+}
+
+#[async_trait]
+impl Retention for FakeStore {
+    async fn origin(&self, _: &UserId) -> Result<Origin, StoreError> {
+        unimplemented!()
+    }
+    async fn owed(&self, _: &[ThreadKey], _: Timestamp) -> Result<Vec<Owed>, StoreError> {
+        unimplemented!()
+    }
+    async fn trim_feed(&self, _: &UserId, _: u64, _: usize) -> Result<u64, StoreError> {
+        unimplemented!()
+    }
+    async fn leave(&self, _: Leave) -> Result<Written, StoreError> {
         unimplemented!()
     }
 }

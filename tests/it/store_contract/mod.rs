@@ -6,6 +6,7 @@
 pub(crate) mod dead_letters;
 pub(crate) mod model;
 pub(crate) mod outbox;
+pub(crate) mod retention;
 pub(crate) mod threads;
 pub(crate) mod users;
 
@@ -61,6 +62,12 @@ macro_rules! store_contract {
                 dead_letters::the_last_thousand_that_were_received_are_kept
                 dead_letters::a_forgotten_endpoint_has_no_past
                 dead_letters::an_answer_is_kept_by_itself
+                retention::a_thread_leaves_wholly
+                retention::what_is_opened_in_its_place_counts_on
+                retention::a_user_leaves_with_the_last_thread
+                retention::a_feed_loses_its_beginning
+                retention::what_is_owed_is_found
+                retention::nothing_ever_counts_back
                 users::a_user_is_written_and_read
                 users::what_others_tell_of_a_user_is_kept
                 users::an_answer_is_kept_with_its_commit

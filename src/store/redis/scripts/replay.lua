@@ -24,6 +24,7 @@ for _ = 1, number() do
     remove_letter(to, webhook_id)
     enqueue(to, id, again)
     redis.call('HSET', head, 'outbox', id)
+    redis.call('HSET', to.status, 'replayed', id)
     table.insert(done, id)
     table.insert(done, again)
   end

@@ -7,7 +7,7 @@ local commit_id, expected_version, now = text(), number(), number()
 local profile = text() == 'profile' and text()
 local open = text() == 'open' and {
   thread = key(), user_id = text(), client = text(), business = text(), auth_id = text(),
-  snapshot = text(), sequence = text(), state = text(), active = text(),
+  snapshot = text(), sequence = text(), epoch = number(), conversation = number(), state = text(), active = text(),
 }
 local idem = text() == 'idempotency' and idempotency()
 local to, names = {}, {}
@@ -35,6 +35,13 @@ end
 if idem and is_kept(idem, now) then
   return { 'conflict' }
 end
+-- Threads that left have counted so far: this one begins above them.
+local opened = open and redis.call('EXISTS', open.thread) == 0
+local left = redis.call('HMGET', head, 'left_version', 'left_sequence', 'left_epoch', 'left_conversation')
+if opened and (tonumber(open.sequence) < tonumber(left[2] or '0') or open.epoch <= tonumber(left[3] or '0')
+  or open.conversation < tonumber(left[4] or '0')) then
+  return { 'conflict' }
+end
 
 redis.call('HSET', user, 'version', whole(version + 1), 'commit_id', commit_id)
 if profile then
@@ -42,10 +49,9 @@ if profile then
 else
   redis.call('HSETNX', user, 'profile', '{}')
 end
-local opened = open and redis.call('EXISTS', open.thread) == 0
 if opened then
   redis.call('HSET', open.thread, 'client', open.client, 'business', open.business, 'auth_id', open.auth_id,
-    'version', '0', 'sequence', open.sequence, 'state', open.state, 'active', open.active, 'snapshot', open.snapshot)
+    'version', left[1] or '0', 'sequence', open.sequence, 'state', open.state, 'active', open.active, 'snapshot', open.snapshot)
   redis.call('ZADD', threads, redis.call('HINCRBY', head, 'threads', 1), open.user_id)
   count(counts, open.client, open.business, open.state, open.active, 1)
   if #names > 0 then
