@@ -17,6 +17,7 @@ mod full_disk;
 mod fuzz_corpus;
 mod hooks;
 mod lifecycle;
+mod migrate;
 mod mutation;
 mod retention;
 mod secrets;

@@ -5,6 +5,8 @@ use tract_domain::{ClientId, UserId};
 
 /// The whole store: its format, number of partitions, key of the handles, and the epoch of who opened it last. Hash.
 pub(super) const STORE: &str = "tract:store";
+/// Of a store that a migration has begun and not finished: how many parts are done. A field of it.
+pub(super) const PARTS_DONE: &str = "parts_done";
 /// Who has the store open. String with a time to live.
 pub(super) const LEASE: &str = "tract:lease";
 /// The configuration's revision, who wrote it, the epoch. Hash.

@@ -19,6 +19,8 @@ mod delivery_step;
 mod fault;
 mod form;
 mod keys;
+mod migrate;
+mod migrate_read;
 mod open;
 mod other_step;
 mod query;
@@ -28,6 +30,7 @@ mod script;
 mod thread_step;
 mod writer;
 
+pub(super) use migrate::RedisSide;
 pub use open::{Durability, RedisOpenError, url_fault};
 
 use self::{
@@ -72,8 +75,12 @@ impl RedisStore {
     /// Opens the store at this URL; creates it if there is none. When another router had it open and died, this waits for
     /// its lease to expire: some seconds.
     pub async fn open(url: &str, partitions: u16) -> Result<Arc<Self>, RedisOpenError> {
-        let open::Opened { handles, place, writer, pool, durability } = open::open(url, partitions).await?;
-        Ok(Arc::new(Self { handles, place, writer, pool, durability }))
+        Ok(Self::of(open::open_for(url, partitions, open::Purpose::Serve).await?))
+    }
+
+    fn of(opened: open::Opened) -> Arc<Self> {
+        let open::Opened { handles, place, writer, pool, durability, .. } = opened;
+        Arc::new(Self { handles, place, writer, pool, durability })
     }
 
     /// What the server does to keep what it acknowledged, as it said when the store was opened.

@@ -5,7 +5,7 @@ use super::{
     keys::{self, Partition},
     other_step::forget_endpoint,
     reader,
-    script::load_all,
+    script::{Call, Script, load_all},
     thread_step::Place,
     writer::{Ids, LEASE_LASTS, Writer, connection_config, lease},
 };
@@ -78,6 +78,12 @@ pub enum RedisOpenError {
         /// Host and port.
         at: String,
     },
+    /// A migration into it was begun and not finished.
+    #[error("the store in Redis at {at} is half of a migration; run `tract migrate` again to finish it")]
+    Unfinished {
+        /// Host and port.
+        at: String,
+    },
     /// What is stored is not what it ought to be.
     #[error("the store in Redis at {at} cannot be read: {why}")]
     Unreadable {
@@ -134,6 +140,41 @@ pub(super) struct Opened {
     pub(super) writer: Writer,
     pub(super) pool: Pool,
     pub(super) durability: Durability,
+    /// The key of the handles.
+    pub(super) key: [u8; 32],
+    /// Of an unfinished migration: how many parts are done.
+    pub(super) parts_done: Option<u64>,
+}
+
+/// What a store is opened for.
+#[derive(Clone, Copy)]
+pub(super) enum Purpose {
+    /// For a router.
+    Serve,
+    /// To be filled by a migration: a new store gets this key.
+    Fill([u8; 32]),
+}
+
+/// How many partitions the store at this URL has, if there is one.
+pub(super) async fn partitions(url: &str) -> Result<Option<u16>, RedisOpenError> {
+    let (client, at) = client(url)?;
+    let connection = client.get_multiplexed_async_connection_with_config(&connection_config()).await;
+    let unreachable = |e: ::redis::RedisError| RedisOpenError::Unreachable { at, why: e.to_string() };
+    let mut connection = match connection {
+        Ok(connection) => connection,
+        Err(error) => return Err(unreachable(error)),
+    };
+    ::redis::cmd("HGET").arg(keys::STORE).arg("partitions").query_async(&mut connection).await.map_err(unreachable)
+}
+
+/// A client for this URL, and where it leads, without user and password.
+fn client(url: &str) -> Result<(Client, String), RedisOpenError> {
+    if let Some(fault) = url_fault(url) {
+        return Err(RedisOpenError::Url(fault));
+    }
+    let client = Client::open(url).map_err(|_| RedisOpenError::Url("is no Redis URL"))?;
+    let at = client.get_connection_info().addr().to_string();
+    Ok((client, at))
 }
 
 struct Opening {
@@ -142,16 +183,11 @@ struct Opening {
 }
 
 /// Opens the store.
-pub(super) async fn open(url: &str, partitions: u16) -> Result<Opened, RedisOpenError> {
+pub(super) async fn open_for(url: &str, partitions: u16, purpose: Purpose) -> Result<Opened, RedisOpenError> {
     if !(1..=MAX_PARTITIONS).contains(&partitions) {
         return Err(RedisOpenError::PartitionCount(partitions));
     }
-    if let Some(fault) = url_fault(url) {
-        return Err(RedisOpenError::Url(fault));
-    }
-    let client = Client::open(url).map_err(|_| RedisOpenError::Url("is no Redis URL"))?;
-    // Without user and password.
-    let at = client.get_connection_info().addr().to_string();
+    let (client, at) = client(url)?;
     let connection = client.get_multiplexed_async_connection_with_config(&connection_config()).await;
     let connection = connection.map_err(|e| RedisOpenError::Unreachable { at: at.clone(), why: e.to_string() })?;
     let mut opening = Opening { at, connection };
@@ -159,11 +195,16 @@ pub(super) async fn open(url: &str, partitions: u16) -> Result<Opened, RedisOpen
     opening.query(load_all()).await?;
     let holder = Uuid::new_v4().simple().to_string();
     opening.take_lease(&holder).await?;
-    let key = opening.look_at_store(partitions).await?;
+    let looked = opening.look_at_store(partitions, purpose).await;
+    if looked.is_err() {
+        opening.give_back(&holder).await;
+    }
+    let (key, parts_done) = looked?;
     let (place, ids) = opening.begin_epoch(partitions).await?;
     let pool = reader::pool(url).map_err(|fault| opening.unreadable(&fault))?;
     let writer = Writer::start(client, opening.connection, ids, holder);
-    Ok(Opened { handles: Handles::new(&key, partitions), place, writer, pool, durability })
+    let handles = Handles::new(&key, partitions);
+    Ok(Opened { handles, place, writer, pool, durability, key, parts_done })
 }
 
 /// What is wrong with a store's URL, if anything is.
@@ -263,29 +304,52 @@ impl Opening {
         }
     }
 
-    /// Reads what the store is, or creates it; the key of its handles.
-    async fn look_at_store(&mut self, asked: u16) -> Result<[u8; 32], RedisOpenError> {
+    /// Gives the lease back when nothing came of opening, so that whoever tries again need not wait. Else it expires.
+    async fn give_back(&mut self, holder: &str) {
+        let mut pipeline = ::redis::pipe();
+        let mut call = Call::new(Script::Release);
+        call.key(keys::LEASE).text(holder).add_to(&mut pipeline);
+        let _ = self.query(pipeline).await;
+    }
+
+    /// Reads what the store is, or creates it; the key of its handles, and whether a migration into it is unfinished.
+    async fn look_at_store(&mut self, asked: u16, purpose: Purpose) -> Result<([u8; 32], Option<u64>), RedisOpenError> {
         const DAMAGED: Fault = Fault::Unreadable("it does not say what it is");
         let mut made = [0; 32];
         getrandom::fill(&mut made).map_err(|e| RedisOpenError::Random(e.to_string()))?;
+        if let Purpose::Fill(key) = purpose {
+            made = key;
+            let mut pipeline = ::redis::pipe();
+            pipeline.cmd("HEXISTS").arg(keys::STORE).arg("handle_key");
+            let mut replies = self.query(pipeline).await?;
+            if !read::<bool>(replies.pop().unwrap_or(Value::Nil)).map_err(|fault| self.unreadable(&fault))? {
+                // Before the key: what is there from now on is not whole.
+                let mut pipeline = ::redis::pipe();
+                pipeline.cmd("HSET").arg(keys::STORE).arg(keys::PARTS_DONE).arg(0);
+                self.query(pipeline).await?;
+            }
+        }
         let mut pipeline = ::redis::pipe();
         // The key last: a store that has it is whole.
         for (name, value) in [("format", FORMAT.to_string()), ("partitions", asked.to_string())] {
             pipeline.cmd("HSETNX").arg(keys::STORE).arg(name).arg(value).ignore();
         }
         pipeline.cmd("HSETNX").arg(keys::STORE).arg("handle_key").arg(&made[..]).ignore();
-        pipeline.cmd("HMGET").arg(keys::STORE).arg("format").arg("partitions").arg("handle_key");
+        pipeline.cmd("HMGET").arg(keys::STORE).arg("format").arg("partitions").arg("handle_key").arg(keys::PARTS_DONE);
         let mut replies = self.query(pipeline).await?;
-        type Fields = (Option<u64>, Option<u16>, Option<Vec<u8>>);
+        type Fields = (Option<u64>, Option<u16>, Option<Vec<u8>>, Option<u64>);
         let fields: Fields = read(replies.pop().unwrap_or(Value::Nil)).map_err(|fault| self.unreadable(&fault))?;
-        let (Some(format), Some(stored), Some(key)) = fields else { return Err(self.unreadable(&DAMAGED)) };
+        let (Some(format), Some(stored), Some(key), parts_done) = fields else { return Err(self.unreadable(&DAMAGED)) };
         if format > FORMAT {
             return Err(RedisOpenError::Newer { at: self.at.clone(), found: format });
         }
         if stored != asked {
             return Err(RedisOpenError::Partitions { at: self.at.clone(), stored, asked });
         }
-        key.try_into().map_err(|_| self.unreadable(&DAMAGED))
+        if parts_done.is_some() && matches!(purpose, Purpose::Serve) {
+            return Err(RedisOpenError::Unfinished { at: self.at.clone() });
+        }
+        Ok((key.try_into().map_err(|_| self.unreadable(&DAMAGED))?, parts_done))
     }
 
     /// Puts up the fence in every partition, so that nothing counts that whoever had the store before still sends; finds

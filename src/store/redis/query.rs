@@ -228,7 +228,7 @@ pub(super) async fn kept(
     Ok(Some(Kept { request: unhex(request).ok_or(FORM)?, answer }))
 }
 
-fn unhex(text: &str) -> Option<[u8; 32]> {
+pub(super) fn unhex(text: &str) -> Option<[u8; 32]> {
     let mut bytes = [0; 32];
     if text.len() != 64 || !text.is_ascii() {
         return None;

@@ -55,6 +55,24 @@ impl Reader {
         Ok(replies)
     }
 
+    /// Carries out all of these, which only a migration does: an entry that is there already stays.
+    pub(super) async fn write(&mut self, commands: Vec<::redis::Cmd>) -> Result<(), Fault> {
+        for commands in commands.chunks(TOGETHER) {
+            let mut pipeline = Pipeline::new();
+            for command in commands {
+                pipeline.add_command(command.clone());
+            }
+            for reply in self.0.req_packed_commands(&pipeline, 0, commands.len()).await? {
+                if let Value::ServerError(error) = reply
+                    && !error.details().is_some_and(|why| why.contains("equal or smaller"))
+                {
+                    return Err(RedisError::from(error).into());
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// The reply to this.
     pub(super) async fn one<T: FromRedisValue>(&mut self, command: ::redis::Cmd) -> Result<T, Fault> {
         let reply = self.0.req_packed_command(&command).await?;

@@ -8,6 +8,8 @@ mod checkpoint;
 mod delivery_query;
 mod delivery_step;
 mod fault;
+mod migrate;
+mod migrate_read;
 mod other_steps;
 mod query;
 mod reader;
@@ -15,6 +17,8 @@ mod retention;
 mod schema;
 mod thread_step;
 mod writer;
+
+pub(super) use migrate::SqliteSide;
 
 use self::{
     batch::Memory,
@@ -111,6 +115,12 @@ pub enum OpenError {
     /// It is some other program's database.
     #[error("{path} is not a TRACT store")]
     Foreign {
+        /// Which.
+        path: PathBuf,
+    },
+    /// A migration into it was begun and not finished.
+    #[error("the store {path} is half of a migration; run `tract migrate` again to finish it")]
+    Unfinished {
         /// Which.
         path: PathBuf,
     },
