@@ -252,7 +252,7 @@ impl Side for RedisSide {
         let store = Arc::clone(&self.store);
         tokio::spawn(async move {
             match store.reader().await {
-                Ok(reader) => Reading { reader, place: store.place, pages }.read(part).await,
+                Ok(reader) => Reading { reader, place: store.place, pages, page: Vec::new() }.read(part).await,
                 Err(fault) => {
                     // Whoever has gone away needs no answer.
                     let _ = pages.send(Err(fault.told())).await;

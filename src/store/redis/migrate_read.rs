@@ -34,22 +34,34 @@ pub(super) struct Reading {
     pub(super) reader: Reader,
     pub(super) place: Place,
     pub(super) pages: mpsc::Sender<Result<Vec<Record>, StoreError>>,
+    /// What is not sent yet.
+    pub(super) page: Vec<Record>,
 }
 
 impl Reading {
     /// Reads a part and sends it on.
     pub(super) async fn read(mut self, part: Part) {
-        if let Err(fault) = self.part(part).await {
+        let read = match self.part(part).await {
+            Ok(()) => self.flush().await,
+            Err(fault) => Err(fault),
+        };
+        if let Err(fault) = read {
             // Whoever has gone away needs no answer.
             let _ = self.pages.send(Err(fault.told())).await;
         }
     }
 
-    async fn send(&self, page: Vec<Record>) -> Result<(), Fault> {
-        if page.is_empty() {
+    /// Sends these on, with others if they are few.
+    async fn send(&mut self, mut records: Vec<Record>) -> Result<(), Fault> {
+        self.page.append(&mut records);
+        if self.page.len() >= CHUNK { self.flush().await } else { Ok(()) }
+    }
+
+    async fn flush(&mut self) -> Result<(), Fault> {
+        if self.page.is_empty() {
             return Ok(());
         }
-        self.pages.send(Ok(page)).await.map_err(|_| Fault::Closed)
+        self.pages.send(Ok(std::mem::take(&mut self.page))).await.map_err(|_| Fault::Closed)
     }
 
     async fn part(&mut self, part: Part) -> Result<(), Fault> {

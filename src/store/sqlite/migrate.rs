@@ -15,12 +15,17 @@ use std::{
 };
 use tract_actors::ports::StoreError;
 
+/// Records in one transaction: enough to make the sync's share of each small.
+const TOGETHER: usize = 10_000;
+
 /// The store in a directory, locked.
 pub(in crate::store) struct SqliteSide {
     file: PathBuf,
     identity: Identity,
     // A connection is only for one thread at a time.
     conn: Mutex<Option<Connection>>,
+    /// Records that are written and not committed yet.
+    uncommitted: usize,
     lock: File,
 }
 
@@ -69,7 +74,7 @@ impl SqliteSide {
             // No thread copies the log while a migration writes.
             .and_then(|()| conn.pragma_update_and_check(None, "wal_autocheckpoint", 1_000, |_| Ok(())));
         settled.map_err(|source| OpenError::Database { path: file.clone(), source })?;
-        Ok(Self { file, identity, conn: Mutex::new(Some(conn)), lock })
+        Ok(Self { file, identity, conn: Mutex::new(Some(conn)), uncommitted: 0, lock })
     }
 
     fn with<T>(&self, work: impl FnOnce(&Connection) -> Result<T, Fault>) -> Result<T, StoreError> {
@@ -103,27 +108,41 @@ impl Side for SqliteSide {
     }
 
     async fn write(&mut self, part: Part, page: Vec<Record>) -> Result<(), StoreError> {
+        let begun = self.uncommitted > 0;
+        let full = self.uncommitted + page.len() >= TOGETHER;
         self.with(|conn| {
-            let tx = conn.unchecked_transaction()?;
-            for record in &page {
-                put(&tx, part, record)?;
+            if !begun {
+                conn.execute_batch("BEGIN IMMEDIATE")?;
             }
-            Ok(tx.commit()?)
-        })
+            for record in &page {
+                put(conn, part, record)?;
+            }
+            if full {
+                conn.execute_batch("COMMIT")?;
+            }
+            Ok(())
+        })?;
+        self.uncommitted = if full { 0 } else { self.uncommitted + page.len().max(1) };
+        Ok(())
     }
 
     async fn finish(&mut self, part: Part, done: usize) -> Result<(), StoreError> {
         let partitions = self.identity.partitions;
+        let begun = self.uncommitted > 0;
         self.with(|conn| {
-            let tx = conn.unchecked_transaction()?;
+            if !begun {
+                conn.execute_batch("BEGIN IMMEDIATE")?;
+            }
             match part {
-                Part::Partition(n) if n + 1 == partitions => count_threads(&tx)?,
-                Part::Waiting | Part::Letters | Part::Received => count_deliveries(&tx, part)?,
+                Part::Partition(n) if n + 1 == partitions => count_threads(conn)?,
+                Part::Waiting | Part::Letters | Part::Received => count_deliveries(conn, part)?,
                 _ => {}
             }
-            tx.execute("UPDATE meta SET value = ?1 WHERE name = 'parts_done'", [int(done as u64)])?;
-            Ok(tx.commit()?)
-        })
+            conn.execute("UPDATE meta SET value = ?1 WHERE name = 'parts_done'", [int(done as u64)])?;
+            Ok(conn.execute_batch("COMMIT")?)
+        })?;
+        self.uncommitted = 0;
+        Ok(())
     }
 
     async fn complete(&mut self) -> Result<(), StoreError> {
