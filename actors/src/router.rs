@@ -2,7 +2,7 @@
 
 use crate::{
     ports::{Delivery, IdempotencyKey, TurnEnd},
-    registry::{CountLive, Registry},
+    registry::{CountLive, Dismiss, Registry},
 };
 use actix::{Addr, dev::SendError};
 use std::{
@@ -190,9 +190,12 @@ impl Router {
     /// Has a thread leave the store if it has rested since then; whether it is gone now. Its actor does it, so that nobody
     /// is answered from memory afterwards.
     pub(crate) async fn leave(&self, user_id: UserId, before: Timestamp) -> Result<bool, Failure> {
-        match self.carry(user_id, Job::Leave { before }, None).await {
+        match self.carry(user_id.clone(), Job::Leave { before }, None).await {
             Ok(_) => Ok(false),
-            Err(Failure::UnknownUser) => Ok(true),
+            Err(Failure::UnknownUser) => {
+                self.registry(&user_id).do_send(Dismiss(user_id));
+                Ok(true)
+            }
             Err(failure) => Err(failure),
         }
     }

@@ -130,6 +130,23 @@ async fn what_is_still_to_be_delivered_stays_in_redis() {
     owe(Some(RedisServer::start())).await;
 }
 
+/// Actors that took part in a leaving do not fill the memory.
+#[tokio::test]
+async fn what_has_left_is_held_by_no_actor() {
+    let limits = Limits { passivate_after: Duration::from_secs(365 * 86_400), ..Limits::default() };
+    let mut router = Fixture::keeping(Duration::from_millis(DAY), limits, None).await;
+    let walter = router.customer("walter").await;
+    converse(&router, "walter", &walter).await;
+    assert_eq!(router.threads().live_actors().await, 1);
+    a_day_passes(&mut router).await;
+    until_gone(&router, &format!("/tract/thread/?user_id={walter}"), |status, _| status == 404).await;
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while router.threads().live_actors().await > 0 {
+        assert!(Instant::now() < deadline, "its actor stays");
+    }
+    router.stop().await;
+}
+
 async fn owe(redis: Option<RedisServer>) {
     let mut router = Fixture::keeping(Duration::from_millis(DAY), Limits::default(), redis).await;
     let (walter, jesse) = (router.customer("walter").await, router.customer("jesse").await);
