@@ -170,7 +170,7 @@ async fn run_router(
     stopped: oneshot::Receiver<()>,
 ) -> Result<(), AppError> {
     let network = Handle::current();
-    let store = open_store(&settings.store).await?;
+    let store = open_store(&settings).await?;
     let rules = settings.egress.rules;
     let tenancy = Tenancy::load(Arc::clone(&store), rules).await?;
     let tokens = Arc::new(Tokens::new(jwt_keys(&settings, &tenancy).await?)?);
@@ -264,14 +264,14 @@ async fn run_router(
     Ok(served?)
 }
 
-async fn open_store(settings: &StoreSettings) -> Result<Arc<dyn Store>, AppError> {
-    match settings {
+async fn open_store(settings: &Settings) -> Result<Arc<dyn Store>, AppError> {
+    match &settings.store {
         StoreSettings::Embedded { path, partitions } => {
             let options = SqliteOptions { partitions: *partitions, ..SqliteOptions::default() };
             Ok(SqliteStore::open(path, options)?)
         }
         StoreSettings::Redis { url, partitions } => {
-            let store = RedisStore::open(url.expose(), *partitions).await?;
+            let store = RedisStore::open(url.expose(), *partitions, &settings.node_id).await?;
             let durability = store.durability();
             let lossless = *durability == Durability::EveryAnswer;
             metrics::gauge!("tract_store_survives_power_cut").set(f64::from(u8::from(lossless)));

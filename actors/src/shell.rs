@@ -62,7 +62,7 @@ pub struct Shell {
     dispatch: Arc<Dispatch>,
     timers: Timers,
     arbiters: Vec<Arbiter>,
-    watches: [tokio::task::JoinHandle<()>; 2],
+    watches: [tokio::task::JoinHandle<()>; 3],
 }
 
 /// How often dead couriers and a dead timekeeper are looked for. They die only by a bug; what they had to do is in the
@@ -83,7 +83,7 @@ impl Shell {
         timers.go(router.clone());
 
         let first = handles[0].clone();
-        let dispatch = Dispatch::new(world.clone(), router.clone(), handles, &settings);
+        let dispatch = Dispatch::new(world.clone(), router.clone(), handles, timers.clone(), &settings);
         world.store.subscribe(Arc::clone(&dispatch) as Arc<dyn OutboxSink>);
         // After subscribing, so that nothing falls between what is stored and what is told.
         for (endpoint, status) in world.store.endpoints().await? {
@@ -98,6 +98,7 @@ impl Shell {
                 couriers.wake_all();
             }
         });
+        let holdings = world.network.spawn(Arc::clone(&dispatch).follow());
         let watched = (Arc::clone(&dispatch), timers.clone(), router.clone(), world.clone());
         let watch = world.network.spawn(async move {
             let (dispatch, timers, router, world) = watched;
@@ -107,7 +108,7 @@ impl Shell {
                 timers.revive(&first, &world, &router);
             }
         });
-        Ok(Self { router, dispatch, timers, arbiters, watches: [watch, standings] })
+        Ok(Self { router, dispatch, timers, arbiters, watches: [watch, standings, holdings] })
     }
 
     /// The handle to all conversations.

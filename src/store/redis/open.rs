@@ -1,13 +1,15 @@
-//! Opening: what the server is and promises, whether the store is this one, and that nobody else has it open.
+//! Opening: what the server is and promises, and whether the store is this one.
 
 use super::{
     fault::{Fault, read},
-    keys::{self, Partition},
+    keys,
+    leases::{Leases, Office},
+    notices::Listener,
     other_step::forget_endpoint,
     reader,
     script::load_all,
     thread_step::Place,
-    writer::{Ids, LEASE_LASTS, Writer, connection_config, lease},
+    writer::{Sinks, Standing, Writer, connection_config},
 };
 use crate::store::handle::{Handles, MAX_PARTITIONS};
 use ::redis::{
@@ -15,8 +17,13 @@ use ::redis::{
     aio::{ConnectionLike, MultiplexedConnection},
 };
 use deadpool_redis::Pool;
-use std::{collections::HashMap, fmt, time::Duration};
-use tokio::time::{Instant, sleep};
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
+use tokio::sync::Notify;
 use tract_actors::ports::Endpoint;
 use uuid::Uuid;
 
@@ -25,9 +32,6 @@ const FORMAT: u64 = 1;
 
 /// The oldest server that has what the scripts need.
 const OLDEST: u64 = 7;
-
-/// How often to look whether the lease is free.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// Why a store cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -71,12 +75,6 @@ pub enum RedisOpenError {
         at: String,
         /// Its format.
         found: u64,
-    },
-    /// Another router has it open.
-    #[error("the store in Redis at {at} is in use by another router; several nodes on one store are not built yet")]
-    InUse {
-        /// Host and port.
-        at: String,
     },
     /// What is stored is not what it ought to be.
     #[error("the store in Redis at {at} cannot be read: {why}")]
@@ -131,7 +129,9 @@ impl fmt::Display for Durability {
 pub(super) struct Opened {
     pub(super) handles: Handles,
     pub(super) place: Place,
+    pub(super) sinks: Arc<Sinks>,
     pub(super) writer: Writer,
+    pub(super) leases: Leases,
     pub(super) pool: Pool,
     pub(super) durability: Durability,
 }
@@ -142,7 +142,7 @@ struct Opening {
 }
 
 /// Opens the store.
-pub(super) async fn open(url: &str, partitions: u16) -> Result<Opened, RedisOpenError> {
+pub(super) async fn open(url: &str, partitions: u16, node_id: &str) -> Result<Opened, RedisOpenError> {
     if !(1..=MAX_PARTITIONS).contains(&partitions) {
         return Err(RedisOpenError::PartitionCount(partitions));
     }
@@ -157,13 +157,36 @@ pub(super) async fn open(url: &str, partitions: u16) -> Result<Opened, RedisOpen
     let mut opening = Opening { at, connection };
     let durability = opening.look_at_server().await?;
     opening.query(load_all()).await?;
-    let holder = Uuid::new_v4().simple().to_string();
-    opening.take_lease(&holder).await?;
-    let key = opening.look_at_store(partitions).await?;
-    let (place, ids) = opening.begin_epoch(partitions).await?;
-    let pool = reader::pool(url).map_err(|fault| opening.unreadable(&fault))?;
-    let writer = Writer::start(client, opening.connection, ids, holder);
-    Ok(Opened { handles: Handles::new(&key, partitions), place, writer, pool, durability })
+    let handle_key = opening.look_at_store(partitions).await?;
+    opening.finish(partitions).await?;
+    let place = Place { partitions, instance: Uuid::new_v4() };
+    let pool = reader::pool(url, reader::CONNECTIONS).map_err(|fault| opening.unreadable(&fault))?;
+    let (sinks, standing) = (Arc::<Sinks>::default(), Arc::<Standing>::default());
+    let resubscribe = Arc::<Notify>::default();
+    let office = Office {
+        place,
+        node_id: node_id.to_owned(),
+        pool: reader::pool(url, 1).map_err(|fault| opening.unreadable(&fault))?,
+        handle_key,
+        sinks: Arc::clone(&sinks),
+        standing: Arc::clone(&standing),
+        resubscribe: Arc::clone(&resubscribe),
+    };
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let started_at = now.as_millis().try_into().unwrap_or(u64::MAX);
+    let leases = Leases::start(office, started_at).await.map_err(|fault| opening.unreachable(&fault))?;
+    let listener = Listener {
+        client: client.clone(),
+        instance: place.name(),
+        sinks: Arc::clone(&sinks),
+        held: leases.held(),
+        poke: leases.poke(),
+        resubscribe,
+    };
+    tokio::spawn(listener.run());
+    let writer = Writer::start(client, opening.connection, Arc::clone(&sinks), standing);
+    let handles = Handles::new(&handle_key, partitions);
+    Ok(Opened { handles, place, sinks, writer, leases, pool, durability })
 }
 
 /// What is wrong with a store's URL, if anything is.
@@ -242,27 +265,6 @@ impl Opening {
         })
     }
 
-    /// Takes the lease. One that nobody renews is waited for: its holder may have died.
-    async fn take_lease(&mut self, holder: &str) -> Result<(), RedisOpenError> {
-        let give_up = Instant::now() + LEASE_LASTS + Duration::from_secs(1);
-        let mut left_before = u64::MAX;
-        loop {
-            let mut pipeline = ::redis::pipe();
-            lease(holder).add_to(&mut pipeline);
-            let mut replies = self.query(pipeline).await?;
-            let left: u64 = read(replies.pop().unwrap_or(Value::Nil)).map_err(|fault| self.unreadable(&fault))?;
-            if left == 0 {
-                return Ok(());
-            }
-            // It lasts longer than it did: somebody renews it.
-            if left > left_before || Instant::now() > give_up {
-                return Err(RedisOpenError::InUse { at: self.at.clone() });
-            }
-            left_before = left;
-            sleep(LOOK_EVERY).await;
-        }
-    }
-
     /// Reads what the store is, or creates it; the key of its handles.
     async fn look_at_store(&mut self, asked: u16) -> Result<[u8; 32], RedisOpenError> {
         const DAMAGED: Fault = Fault::Unreadable("it does not say what it is");
@@ -288,39 +290,22 @@ impl Opening {
         key.try_into().map_err(|_| self.unreadable(&DAMAGED))
     }
 
-    /// Puts up the fence in every partition, so that nothing counts that whoever had the store before still sends; finds
-    /// where the ids of deliveries go on; ends what a crash left undone.
-    async fn begin_epoch(&mut self, partitions: u16) -> Result<(Place, Ids), RedisOpenError> {
+    /// Ends what a crash left undone: unless there are other nodes, which may be about to do just that.
+    async fn finish(&mut self, partitions: u16) -> Result<(), RedisOpenError> {
         let mut pipeline = ::redis::pipe();
-        pipeline.cmd("HINCRBY").arg(keys::STORE).arg("epoch").arg(1);
+        pipeline.cmd("SMEMBERS").arg(keys::FORGETTING).cmd("HLEN").arg(keys::NODES);
         let mut replies = self.query(pipeline).await?;
-        let epoch: u64 = read(replies.pop().unwrap_or(Value::Nil)).map_err(|fault| self.unreadable(&fault))?;
-        let place = Place { partitions, epoch };
-
-        let mut pipeline = ::redis::pipe();
-        pipeline.cmd("HSET").arg(keys::CONFIG_HEAD).arg("epoch").arg(epoch);
-        for n in 0..partitions {
-            pipeline.cmd("HSET").arg(Partition(n).head()).arg("epoch").arg(epoch);
-        }
-        self.query(pipeline).await?;
-
-        let mut pipeline = ::redis::pipe();
-        for n in 0..partitions {
-            pipeline.cmd("HGET").arg(Partition(n).head()).arg("outbox");
-        }
-        let last = self.query(pipeline).await?.into_iter().map(read::<Option<u64>>);
-        let last = last.collect::<Result<Vec<_>, _>>().map_err(|fault| self.unreadable(&fault))?;
-        let last = last.into_iter().flatten().max().unwrap_or(0) / u64::from(partitions);
-
-        let mut pipeline = ::redis::pipe();
-        pipeline.cmd("SMEMBERS").arg(keys::FORGETTING);
-        let mut replies = self.query(pipeline).await?;
+        let others: u64 = read(replies.pop().unwrap_or(Value::Nil)).map_err(|fault| self.unreadable(&fault))?;
         let names: Vec<String> = read(replies.pop().unwrap_or(Value::Nil)).map_err(|fault| self.unreadable(&fault))?;
+        if others > 0 {
+            return Ok(());
+        }
         for name in names {
             let mut pipeline = ::redis::pipe();
-            forget_endpoint(place, &Endpoint::from_name(&name)).iter().for_each(|call| call.add_to(&mut pipeline));
+            let calls = forget_endpoint(partitions, &Endpoint::from_name(&name));
+            calls.iter().for_each(|call| call.add_to(&mut pipeline));
             self.query(pipeline).await?;
         }
-        Ok((place, Ids { last, partitions }))
+        Ok(())
     }
 }
