@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may panic")]
 
 use crate::store_contract::{outbox::Told, *};
-use crate::support::{Process, RedisServer, Tenant};
+use crate::support::{BUSINESS, CLIENT, Process, RedisServer, Tenant};
 use reqwest::Method;
 use serde_json::{Value, json};
 use std::{
@@ -230,6 +230,38 @@ async fn any_node_serves_any_request() {
     at_two.say("walter", "still there?").await;
     desk.find("the last question", |seen| seen.iter().any(|r| r.text() == "still there?").then_some(())).await;
     desk.assert_sound();
+}
+
+/// What a node remembers of a thread is no ground for a refusal once another node has changed it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_is_not_out_of_date() {
+    let (server, data) = (RedisServer::start(), tempfile::tempdir().unwrap());
+    let one = node(&server, "one", &data).await;
+    let Tenant { desk, channel, .. } = one.tenant().await;
+    let declaration = json!({
+        "ect": [
+            {"ect_id": "sprinkle", "fqdn": "sprinkle.example", "may_pass_to": "any"},
+            {"ect_id": "helper", "fqdn": "helper.example", "may_pass_to": "any"},
+        ],
+        "client": [{"client_id": CLIENT, "ects": ["sprinkle", "helper"], "default_receiver": "sprinkle",
+            "business": [{"business_id": BUSINESS}]}],
+    });
+    one.api().apply(one.admin_token, &declaration).await;
+    let sprinkle = one.api().token(one.admin_token, CLIENT, "sprinkle").await;
+    let helper = one.api().token(one.admin_token, CLIENT, "helper").await;
+    helper.register("message.receive", &desk.url()).await;
+    let two = node(&server, "two", &data).await;
+    let user_id = channel.user(&json!({"auth_id": "walter"})).await;
+    channel.say("walter", "hello?").await;
+    let (mut holder, mut next) = (&sprinkle, &helper);
+    for _ in 0..6 {
+        // The first node has seen this, and the second one moves it on.
+        holder.send(&user_id, "aeu", "one moment").await.ok();
+        assert_eq!(next.send(&user_id, "aeu", "may I?").await.refused(409, "not_active")["active"], holder.receiver);
+        holder.at(&two.api()).control(&user_id, "pass", Some(&next.receiver)).await.ok();
+        next.send(&user_id, "aeu", "here I am").await.ok();
+        std::mem::swap(&mut holder, &mut next);
+    }
 }
 
 /// A node that dies is replaced within 10 s: what it had still to deliver, and the timers that it was to fire.
