@@ -13,7 +13,7 @@
 mod harness;
 
 use axum::{Router, body::Bytes, extract::State, http::StatusCode};
-use harness::{ADMIN, Server, median, number, post, token};
+use harness::{ADMIN, API, Server, median, number, post, token};
 use serde::Deserialize;
 use serde_json::json;
 use std::{
@@ -25,7 +25,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-const API: &str = "bench-channel-token-of-this-run-only";
 /// Threads of each endpoint.
 const THREADS: usize = 20;
 
