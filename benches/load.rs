@@ -317,17 +317,20 @@ fn judge(options: &Options, point: &Point, tract: &Figures, ratios: &Figures, ve
     if options.url.is_some() || options.threads != THREADS || options.connections != CONNECTIONS {
         return;
     }
-    let ratio = ratios.get("cpu_us");
-    match (point.share, options.store, options.hooks) {
-        (None, Kind::Embedded, 0) => verdicts.at_most("embedded store, CPU over bare axum", ratio, 4.0, "x"),
-        (None, Kind::Redis, 0) => verdicts.at_most("Redis, CPU of the router over bare axum", ratio, 2.8, "x"),
-        (None, Kind::Embedded, 1) => verdicts.at_most("embedded store, one hook, CPU over bare axum", ratio, 6.5, "x"),
-        (Some(0.5), Kind::Embedded, 0) => {
-            verdicts.at_most("embedded store, p99 at half of the highest rate", tract.get("p99_ms"), 20.0, "ms");
-        }
-        (Some(0.5), Kind::Redis, 0) if options.appendfsync == Fsync::Always => {
-            verdicts.at_most("Redis, append-only file always, p99 at half", tract.get("p99_ms"), 20.0, "ms");
-        }
-        _ => {}
+    let (store, most) = match (options.store, options.hooks) {
+        (Kind::Embedded, 0) => ("embedded store", 4.0),
+        (Kind::Redis, 0) => ("Redis", 2.8),
+        (Kind::Embedded, _) => ("embedded store, one hook", 6.5),
+        (Kind::Redis, _) => return,
+    };
+    let how = match point.share {
+        None => "each as fast as it goes",
+        Some(0.5) => "both at half of the router's highest rate",
+        Some(_) => return,
+    };
+    verdicts.at_most(&format!("{store}, CPU over bare axum, {how}"), ratios.get("cpu_us"), most, "x");
+    let durable = options.store == Kind::Embedded || options.appendfsync == Fsync::Always;
+    if point.share.is_some() && durable && options.hooks == 0 {
+        verdicts.at_most(&format!("{store}, p99 at half of the highest rate"), tract.get("p99_ms"), 20.0, "ms");
     }
 }

@@ -138,24 +138,24 @@ async fn measure(options: Options) -> ExitCode {
 
 /// Makes the stores, and the token for all of them.
 async fn make(options: &Options, root: &Path, http: &reqwest::Client) -> (Vec<Size>, String) {
-    let powers = (3..9).map(|power| 10usize.pow(power)).filter(|n| *n <= options.up_to);
-    let growing = root.join("growing");
+    let powers: Vec<usize> = (3..9).map(|power| 10usize.pow(power)).filter(|n| *n <= options.up_to).collect();
+    let growing = root.join("largest");
     fs::create_dir(&growing).unwrap();
     let (mut store, token) = Growing::new(&growing, http).await;
     let mut made = Vec::new();
-    for threads in powers {
+    for threads in &powers {
         let begun = Instant::now();
-        store.grow(threads).await;
-        let spent = begun.elapsed().as_secs_f64();
-        let dir = root.join(threads.to_string());
-        store.copy_to(&growing, &dir).await;
-        let count = threads.min(MOST);
-        let bytes = fs::metadata(dir.join("tract-data/tract.db")).unwrap().len();
-        eprintln!("{threads} threads, {} messages, {} MiB: grown in {spent:.0} s", threads * MESSAGES, bytes >> 20);
+        store.grow(*threads).await;
+        eprintln!("{threads} threads in {:.0} s more", begun.elapsed().as_secs_f64());
+        let dir = if Some(threads) == powers.last() { growing.clone() } else { root.join(threads.to_string()) };
+        if dir != growing {
+            store.copy_to(&growing, &dir).await;
+        }
+        let count = (*threads).min(MOST);
         made.push(Size {
-            threads,
+            threads: *threads,
             dir,
-            bytes,
+            bytes: 0,
             handles: (0..count).map(|n| store.handle(n * (threads / count)).as_str().to_owned()).collect(),
             long: (store.long_handle().as_str().to_owned(), store.long / 2),
             started_s: Vec::new(),
@@ -166,7 +166,12 @@ async fn make(options: &Options, root: &Path, http: &reqwest::Client) -> (Vec<Si
     }
     assert!(!made.is_empty(), "--up-to is at least 1000");
     store.close().await;
-    fs::remove_dir_all(&growing).unwrap();
+    for size in &mut made {
+        let file = fs::File::open(size.dir.join("tract-data/tract.db")).unwrap();
+        // What the system has yet to write would be in the way of what is measured.
+        file.sync_all().unwrap();
+        size.bytes = file.metadata().unwrap().len();
+    }
     (made, token)
 }
 

@@ -57,7 +57,7 @@ impl Growing {
         (growing, token)
     }
 
-    /// So many threads in all, and a tenth as many messages in the long one.
+    /// So many threads in all, and a tenth as many messages in the long one, but at least a thousand.
     pub(crate) async fn grow(&mut self, threads: usize) {
         let style = ProgressStyle::with_template("{bar:30} {msg}: {pos} of {len} ({per_sec}, {eta} left)").unwrap();
         let bar = ProgressBar::new((threads - self.threads) as u64).with_style(style).with_message("making threads");
@@ -90,7 +90,7 @@ impl Growing {
         tasks.join_all().await;
         bar.finish_and_clear();
         self.threads = threads;
-        self.lengthen(threads as u64 / 10).await;
+        self.lengthen((threads as u64 / 10).max(1_000)).await;
     }
 
     /// Closes it, and copies it to this directory; it can go on growing.
