@@ -1,185 +1,336 @@
-//! What one accepted, durable `message/send` costs the server, beside bare axum with the same body in the same run.
+//! What one accepted, durable `message/send` costs, at which rates, beside bare axum with the same body in the same run.
 //!
-//! `cargo bench --bench load -- [--threads N] [--connections C] [--seconds S] [--rounds R] [--live N]`
+//! `cargo bench --bench load -- --help` says what can be set. Without `--rate` it first finds the highest rate in a closed
+//! loop, then measures latency in an open loop at shares of it.
 //!
-//! Starts the real binary as its own process on a fresh embedded store, seeds threads over HTTP, then drives it in a
-//! closed loop. The server's CPU time and resident memory are read from `/proc`, so the generator's own cost stays out.
-//! Rounds alternate between the bare server and the router; the figures are medians, and ratios within the run.
+//! Starts the real binary as its own process on a fresh store, makes threads over HTTP, and drives it from this process.
+//! The server's CPU time and resident memory are read from `/proc`, so the generator's own cost stays out of them, though
+//! it shares the machine. Rounds alternate between the bare server and the router; figures are medians over the rounds,
+//! ratios medians of those within each round. With `--url` a running deployment is driven instead, of which only what a
+//! caller sees can be measured.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a bench that cannot go on ends")]
 
 mod harness;
 
-use harness::{ADMIN, Server, median, number, post, token};
-use serde_json::{Value, json};
-use std::{
-    sync::Arc,
-    sync::atomic::{AtomicU64, Ordering},
-    time::{Duration, Instant},
+use clap::{Parser, ValueEnum};
+use harness::{
+    Server, bare, chart,
+    drive::{Load, Pace},
+    figures::{Figures, Table},
+    machine,
+    redis::Redis,
+    scene::{self, Channel, Sink},
+    server::Meter,
+    targets::Targets,
+    wire::Place,
 };
+use serde_json::{Value, json};
+use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
-const API: &str = "bench-channel-token-of-this-run-only";
+/// The shares of the highest rate at which latency is measured.
+const SHARES: [f64; 6] = [0.1, 0.25, 0.5, 0.7, 0.8, 0.9];
 
+/// The conditions that the targets are given for.
+const CONNECTIONS: usize = 64;
+const THREADS: usize = 2_000;
+
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum Kind {
+    Embedded,
+    Redis,
+}
+
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum Fsync {
+    Always,
+    Everysec,
+}
+
+/// Measures what a router carries, at which latency and cost.
+#[derive(Parser)]
+#[command(name = "load")]
 struct Options {
+    /// Where the router keeps its threads; for redis, a redis-server is started on a random port.
+    #[arg(long, value_enum, default_value = "embedded")]
+    store: Kind,
+    /// When that redis-server syncs its append-only file.
+    #[arg(long, value_enum, default_value = "always")]
+    appendfsync: Fsync,
+    /// Threads that messages go to.
+    #[arg(long, default_value_t = THREADS)]
     threads: usize,
+    /// Webhooks for each message, to a sink in this process: 0 or 1.
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=1))]
+    hooks: u8,
+    /// Connections, each with one request under way.
+    #[arg(long, default_value_t = CONNECTIONS)]
     connections: usize,
+    /// How long each run lasts.
+    #[arg(long, default_value_t = 5)]
     seconds: u64,
+    /// How often each run is repeated.
+    #[arg(long, default_value_t = 3)]
     rounds: usize,
-    live: usize,
+    /// Open loop at so many messages a second, without looking for the highest rate; several with commas.
+    #[arg(long, value_delimiter = ',')]
+    rate: Vec<f64>,
+    /// The highest rate only.
+    #[arg(long, conflicts_with = "rate")]
+    closed: bool,
+    /// Writes all figures as JSON.
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// Draws latency against rate.
+    #[arg(long)]
+    svg: Option<PathBuf>,
+    /// Says which targets are met; ends with 1 if one is not.
+    #[arg(long)]
+    targets: bool,
+    /// Drives a running deployment; needs --token, and --users or --api-token.
+    #[arg(long, requires = "token")]
+    url: Option<String>,
+    /// The token of the receiver that holds the threads and sends.
+    #[arg(long)]
+    token: Option<String>,
+    /// A file with the user_id of one thread on each line.
+    #[arg(long)]
+    users: Option<PathBuf>,
+    /// Makes the threads through the channel side of this client (with --api-token), as users bench-0, bench-1 and so on.
+    #[arg(long, default_value = scene::CLIENT)]
+    client_id: String,
+    /// That client's API token.
+    #[arg(long, conflicts_with = "users")]
+    api_token: Option<String>,
+    /// And which of its businesses.
+    #[arg(long, default_value_t = 1)]
+    business: u64,
+    /// Given by cargo.
+    #[arg(long, hide = true)]
+    bench: bool,
 }
 
-fn main() {
-    let args: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
+fn main() -> ExitCode {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-    if args.first().is_some_and(|a| a == "--bare-server") {
-        return runtime.block_on(bare_server(&args[1]));
+    if bare::serve_if_asked(&runtime) {
+        return ExitCode::SUCCESS;
     }
-    let number = |name: &str, default: usize| number(&args, name, default);
-    let options = Options {
-        threads: number("--threads", 2_000),
-        connections: number("--connections", 64),
-        seconds: number("--seconds", 5) as u64,
-        rounds: number("--rounds", 5),
-        live: number("--live", 0),
+    runtime.block_on(measure(Options::parse()))
+}
+
+/// What is driven: one server, or both in turn.
+struct Scene {
+    router: Option<Server>,
+    redis: Option<Redis>,
+    sink: Option<Arc<Sink>>,
+    load: Load,
+    bare: Option<(Server, Load)>,
+    // Removed last.
+    _dir: tempfile::TempDir,
+}
+
+/// One rate, or the highest: the rounds of the bare server and of the router.
+struct Point {
+    /// As text, with a share of the highest rate if it is one.
+    offered: String,
+    share: Option<f64>,
+    bare: Vec<Figures>,
+    tract: Vec<Figures>,
+}
+
+async fn measure(options: Options) -> ExitCode {
+    let machine = machine::describe();
+    machine::show(&machine);
+    let scene = Scene::new(&options).await;
+    let lasting = Duration::from_secs(options.seconds);
+    // What is done once for each thread and connection is not a message's cost.
+    scene.round(Pace::Closed(lasting.min(Duration::from_secs(2))), "warming up").await;
+
+    let mut points = Vec::new();
+    let mut rates: Vec<(f64, Option<f64>)> = options.rate.iter().map(|rate| (*rate, None)).collect();
+    if rates.is_empty() {
+        let highest = scene.point("as many as it takes".to_owned(), Pace::Closed(lasting), options.rounds).await;
+        let most = Figures::medians(&highest.tract).get("rate_per_s");
+        points.push(highest);
+        if !options.closed {
+            rates = SHARES.iter().map(|share| ((most * share).round().max(1.0), Some(*share))).collect();
+        }
+    }
+    for (rate, share) in rates {
+        let offered = share.map_or(format!("{rate}/s"), |share| format!("{rate}/s, {:.0} %", share * 100.0));
+        let point = scene.point(offered, Pace::Open(rate, lasting), options.rounds).await;
+        points.push(Point { share, ..point });
+    }
+    report(&options, machine, &points)
+}
+
+impl Scene {
+    async fn new(options: &Options) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let http = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(256).build().unwrap();
+        if let Some(url) = &options.url {
+            let users = deployment_threads(options, &http, url).await;
+            let place = Place::new(url, options.token.as_deref().unwrap());
+            let load = Load::new(place, scene::messages(&users), options.connections);
+            return Self { router: None, redis: None, sink: None, load, bare: None, _dir: dir };
+        }
+        let redis = (options.store == Kind::Redis)
+            .then(|| Redis::start(if options.appendfsync == Fsync::Always { "always" } else { "everysec" }));
+        let mut settings = Vec::new();
+        if let Some(redis) = &redis {
+            settings = vec![("TRACT_STORE__KIND", "redis".to_owned()), ("TRACT_STORE__URL", redis.url())];
+        }
+        let router = Server::router_with(dir.path(), &http, &settings).await;
+        let sink = if options.hooks == 1 { Some(Sink::start().await) } else { None };
+        let token = scene::tenant(&router, &http, sink.as_ref().map(|sink| sink.url.as_str())).await;
+        eprintln!("making {} threads …", options.threads);
+        let channel =
+            Channel { http: &http, url: &router.url, client: scene::CLIENT, api_token: harness::API, business: 1 };
+        let calls = scene::messages(&channel.threads(options.threads).await);
+        if let Some(sink) = &sink {
+            // What the customers said goes there too.
+            sink.until(options.threads as u64).await;
+        }
+        let bare = Server::bare(&http).await;
+        let load = |url: &str| Load::new(Place::new(url, &token), calls.clone(), options.connections);
+        let (own, other) = (load(&router.url), load(&bare.url));
+        Self { router: Some(router), redis, sink, load: own, bare: Some((bare, other)), _dir: dir }
+    }
+
+    async fn point(&self, offered: String, pace: Pace, rounds: usize) -> Point {
+        let mut point = Point { offered, share: None, bare: Vec::new(), tract: Vec::new() };
+        for round in 1..=rounds {
+            let (bare, tract) = self.round(pace, &format!("{}, round {round} of {rounds}", point.offered)).await;
+            point.bare.extend(bare);
+            point.tract.push(tract);
+        }
+        point
+    }
+
+    /// The bare server, if there is one, and then the router.
+    async fn round(&self, pace: Pace, what: &str) -> (Option<Figures>, Figures) {
+        let mut reference = None;
+        if let Some((server, load)) = &self.bare {
+            let meter = Meter::start(server);
+            let run = load.drive(pace, &format!("bare axum, {what}")).await;
+            reference = Some(meter.read(&run));
+        }
+        let meter = self.router.as_ref().map(Meter::start);
+        let redis_before = self.redis.as_ref().map(Redis::cpu);
+        let received = self.sink.as_ref().map_or(0, |sink| sink.count());
+        let run = self.load.drive(pace, &format!("tract, {what}")).await;
+        if let Some(fault) = &run.fault {
+            eprintln!("{} of {} failed, the first with: {fault}", run.failed, run.failed + run.latency.len());
+        }
+        if let Some(sink) = &self.sink {
+            // What it costs to deliver them belongs to them.
+            sink.until(received + run.latency.len()).await;
+        }
+        let mut figures = meter.map_or_else(|| Figures::of(&run), |meter| meter.read(&run));
+        if let (Some(redis), Some(before)) = (&self.redis, redis_before) {
+            figures = figures.with_cpu("redis_cpu_us", redis.cpu() - before);
+        }
+        (reference, figures)
+    }
+}
+
+/// The threads of a running deployment that messages are sent to.
+async fn deployment_threads(options: &Options, http: &reqwest::Client, url: &str) -> Vec<String> {
+    let url = url.trim_end_matches('/');
+    match (&options.users, &options.api_token) {
+        (Some(file), _) => {
+            let text = std::fs::read_to_string(file).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
+            text.split_whitespace().map(str::to_owned).collect()
+        }
+        (None, Some(api_token)) => {
+            let (client, business) = (&*options.client_id, options.business);
+            Channel { http, url, client, api_token, business }.threads(options.threads).await
+        }
+        (None, None) => panic!("--url needs --users FILE, or --api-token to make threads with"),
+    }
+}
+
+fn report(options: &Options, machine: Value, points: &[Point]) -> ExitCode {
+    let store = match (&options.url, options.store, options.appendfsync) {
+        (Some(_), ..) => "a running deployment",
+        (None, Kind::Embedded, _) => "embedded store",
+        (None, Kind::Redis, Fsync::Always) => "Redis, appendfsync always",
+        (None, Kind::Redis, Fsync::Everysec) => "Redis, appendfsync everysec",
     };
-    runtime.block_on(measure(&options));
-}
-
-/// A server that does what any must: read a JSON body, answer JSON of the same size as the router's answer.
-async fn bare_server(addr: &str) {
-    use axum::{Json, Router, routing::post};
-    let app = Router::new().route(
-        "/tract/message/send",
-        post(|Json(body): Json<Value>| async move {
-            let known = body.get("user_id").is_some_and(Value::is_string);
-            Json(json!({"message_id": 1_234_567_890_123u64, "conversation_number": "1", "sequence": 17,
-                        "control_epoch": 1, "known": known}))
-        }),
-    );
-    let listener = tokio::net::TcpListener::bind(addr).await.unwrap();
-    axum::serve(listener, app).await.unwrap();
-}
-
-async fn measure(options: &Options) {
-    let dir = tempfile::tempdir().unwrap();
-    let http = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(256).build().unwrap();
-    let router = Server::router(dir.path(), &http).await;
-    let before = router.resident_kib();
-    eprintln!("seeding {} threads …", options.threads.max(options.live));
-    let users = seed(&router, &http, options.threads.max(options.live)).await;
-    if options.live > 0 {
-        let after = router.resident_kib();
-        let each = (after - before) as f64 / users.len() as f64;
-        println!("memory: {before} KiB with none, {after} KiB with {} live threads: {each:.2} KiB each", users.len());
-    }
-    let token = token(&router, &http, "acme", "bench").await;
-    let bare = Server::bare(&http).await;
-
-    let (mut bare_cpu, mut cpu, mut p50, mut p99, mut rate) = (vec![], vec![], vec![], vec![], vec![]);
-    let mut bare_p99 = vec![];
-    for round in 0..options.rounds {
-        let reference = drive(&bare, &http, &users, &token, options).await;
-        let run = drive(&router, &http, &users, &token, options).await;
-        println!(
-            "round {round}: bare {:.1} µs CPU, p99 {:.2} ms, {:.0}/s | tract {:.1} µs CPU, p50 {:.2} ms, p99 {:.2} ms, {:.0}/s",
-            reference.cpu_us, reference.p99_ms, reference.rate, run.cpu_us, run.p50_ms, run.p99_ms, run.rate
-        );
-        bare_cpu.push(reference.cpu_us);
-        bare_p99.push(reference.p99_ms);
-        cpu.push(run.cpu_us);
-        p50.push(run.p50_ms);
-        p99.push(run.p99_ms);
-        rate.push(run.rate);
-    }
-    let (bare_cpu, cpu) = (median(bare_cpu), median(cpu));
+    let hooks = if options.hooks == 1 { "one hook" } else { "no hook" };
     println!(
-        "median of {} rounds, {} connections, {} threads: bare axum {bare_cpu:.1} µs CPU for each request; tract \
-         {cpu:.1} µs, ratio {:.2}; p50 {:.2} ms, p99 {:.2} ms (bare p99 {:.2} ms), {:.0}/s",
-        options.rounds,
-        options.connections,
-        users.len(),
-        cpu / bare_cpu,
-        median(p50),
-        median(p99),
-        median(bare_p99),
-        median(rate),
+        "\n{store}, {hooks}, {} threads, {} connections, medians of {} rounds of {} s; in brackets: over bare axum\n",
+        options.threads, options.connections, options.rounds, options.seconds
     );
-}
-
-struct Run {
-    cpu_us: f64,
-    p50_ms: f64,
-    p99_ms: f64,
-    rate: f64,
-}
-
-async fn drive(server: &Server, http: &reqwest::Client, users: &[String], token: &str, options: &Options) -> Run {
-    let url = format!("{}/tract/message/send", server.url);
-    let users: Arc<[String]> = users.iter().take(options.threads).cloned().collect();
-    let next = Arc::new(AtomicU64::new(0));
-    let begun = Instant::now();
-    let cpu_before = server.cpu();
-    let until = begun + Duration::from_secs(options.seconds);
-    let mut tasks = Vec::new();
-    for _ in 0..options.connections {
-        let (http, url, users, next, token) =
-            (http.clone(), url.clone(), Arc::clone(&users), Arc::clone(&next), token.to_owned());
-        tasks.push(tokio::spawn(async move {
-            let mut took = Vec::new();
-            while Instant::now() < until {
-                // A stride that visits all threads in no particular order.
-                let at = next.fetch_add(7919, Ordering::Relaxed) as usize % users.len();
-                let body = json!({"user_id": users[at], "sender": "ect",
-                                  "message_body": "Your parcel left the depot this morning and arrives tomorrow."});
-                let sent = Instant::now();
-                let answer = http.post(&url).bearer_auth(&token).json(&body).send().await.unwrap();
-                assert_eq!(answer.status(), 200, "{}", answer.text().await.unwrap());
-                answer.bytes().await.unwrap();
-                took.push(sent.elapsed());
+    let mut table = Table::of_runs(["offered", "server"]);
+    let (mut runs, mut verdicts) = (Vec::new(), Targets::default());
+    let mut lines: [Vec<(f64, f64)>; 4] = Default::default();
+    for point in points {
+        let (bare, tract) = (Figures::medians(&point.bare), Figures::medians(&point.tract));
+        let ratios = Figures::ratios(&point.tract, &point.bare);
+        if !point.bare.is_empty() {
+            table.run([point.offered.as_str(), "bare axum"], &bare, None);
+        }
+        table.run([point.offered.as_str(), "tract"], &tract, Some(&ratios));
+        let open = !point.offered.starts_with("as many");
+        if open {
+            let at = tract.get("rate_per_s");
+            for (line, name) in lines.iter_mut().zip(["p50_ms", "p99_ms", "p999_ms"]) {
+                line.push((at, tract.get(name)));
             }
-            took
+            lines[3].extend((!point.bare.is_empty()).then(|| (at, bare.get("p99_ms"))));
+        }
+        runs.push(json!({
+            "loop": if open { "open" } else { "closed" }, "offered": point.offered, "share_of_highest": point.share,
+            "bare": bare.json(), "tract": tract.json(), "ratio": ratios.json(),
+            "rounds": point.tract.iter().map(Figures::json).collect::<Vec<_>>(),
         }));
+        if options.targets {
+            judge(options, point, &tract, &ratios, &mut verdicts);
+        }
     }
-    let mut took = Vec::new();
-    for task in tasks {
-        took.extend(task.await.unwrap());
+    println!("{table}");
+    if let Some(path) = &options.svg {
+        let names = ["tract, p50", "tract, p99", "tract, p99.9", "bare axum, p99"];
+        let lines: Vec<_> = names
+            .into_iter()
+            .zip(lines)
+            .filter(|(_, points)| !points.is_empty())
+            .map(|(name, points)| chart::Line { name: name.to_owned(), points })
+            .collect();
+        let title = format!("Latency of message/send, {store}, {hooks}");
+        harness::write(path, &chart::draw(&title, "messages a second", "ms, from when it was due", &lines));
     }
-    let elapsed = begun.elapsed();
-    let cpu = server.cpu() - cpu_before;
-    took.sort_unstable();
-    let at = |q: f64| took[((took.len() - 1) as f64 * q) as usize].as_secs_f64() * 1e3;
-    Run {
-        cpu_us: cpu.as_secs_f64() * 1e6 / took.len() as f64,
-        p50_ms: at(0.5),
-        p99_ms: at(0.99),
-        rate: took.len() as f64 / elapsed.as_secs_f64(),
+    if let Some(path) = &options.json {
+        let all = json!({
+            "bench": "load", "machine": machine, "store": store, "hooks": options.hooks, "threads": options.threads,
+            "connections": options.connections, "seconds": options.seconds, "rounds": options.rounds,
+            "runs": runs, "targets": verdicts.json(),
+        });
+        harness::write(path, &format!("{all:#}\n"));
     }
+    verdicts.exit_code()
 }
 
-/// One tenant whose only receiver is an ECT, which therefore holds every thread and may send.
-async fn seed(router: &Server, http: &reqwest::Client, threads: usize) -> Vec<String> {
-    let tenants = json!({
-        "ect": [{"ect_id": "bench", "fqdn": "bench.example"}],
-        "client": [{"client_id": "acme", "api_token": API, "ects": ["bench"], "handoff_timeout": "0s",
-                    "idle_timeout": "8m", "business": [{"business_id": 1}]}],
-    });
-    post(http, format!("{}/admin/v1/apply", router.url), ADMIN, "acme", tenants).await;
-    let mut tasks = tokio::task::JoinSet::new();
-    let per_task = threads.div_ceil(64);
-    for task in 0..64 {
-        let (http, url) = (http.clone(), router.url.clone());
-        tasks.spawn(async move {
-            let mut users = Vec::new();
-            for user in (task * per_task)..((task + 1) * per_task).min(threads) {
-                let auth_id = format!("user-{user}");
-                let made = post(&http, format!("{url}/v1.0/user"), API, "acme", json!({"auth_id": auth_id})).await;
-                users.push(made["user_id"].as_str().unwrap().to_owned());
-                let message = json!({"user": {"auth_id": auth_id}, "message_body": "Hello?", "message_type": 0,
-                                     "business_id": 1});
-                post(&http, format!("{url}/v1.0/log_message_from_user"), API, "acme", message).await;
-            }
-            users
-        });
+/// Judges what there is a target for, under the conditions that it is given for.
+fn judge(options: &Options, point: &Point, tract: &Figures, ratios: &Figures, verdicts: &mut Targets) {
+    if options.url.is_some() || options.threads != THREADS || options.connections != CONNECTIONS {
+        return;
     }
-    tasks.join_all().await.into_iter().flatten().collect()
+    let (store, most) = match (options.store, options.hooks) {
+        (Kind::Embedded, 0) => ("embedded store", 4.0),
+        (Kind::Redis, 0) => ("Redis", 2.8),
+        (Kind::Embedded, _) => ("embedded store, one hook", 6.5),
+        (Kind::Redis, _) => return,
+    };
+    let how = match point.share {
+        None => "each as fast as it goes",
+        Some(0.5) => "both at half of the router's highest rate",
+        Some(_) => return,
+    };
+    verdicts.at_most(&format!("{store}, CPU over bare axum, {how}"), ratios.get("cpu_us"), most, "x");
+    let durable = options.store == Kind::Embedded || options.appendfsync == Fsync::Always;
+    if point.share.is_some() && durable && options.hooks == 0 {
+        verdicts.at_most(&format!("{store}, p99 at half of the highest rate"), tract.get("p99_ms"), 20.0, "ms");
+    }
 }

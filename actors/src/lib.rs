@@ -14,6 +14,7 @@ pub mod schedule;
 pub mod shell;
 pub mod step;
 pub mod timekeeper;
+pub mod under_way;
 
 pub use dispatch::Couriers;
 pub use router::{Answer, Ask, Failure, Router};

@@ -60,6 +60,9 @@ pub enum Failure {
     /// It could not be done now; nothing was done.
     #[error("{0}")]
     Unavailable(String),
+    /// The lease that it was done under has passed on to another node; nothing was done. No caller's command sees this.
+    #[error("another node has this thread's lease now")]
+    Superseded,
     /// It may have been done: repeat with the same idempotency key.
     #[error("the outcome is unknown")]
     OutcomeUnknown,
@@ -77,7 +80,7 @@ pub(crate) enum Job {
     /// A receiver answered a hand-off's webhook.
     HandoffAnswered { by: ReceiverId, epoch: u64 },
     /// A turn of the IVA ended.
-    EndTurn { delivery: Box<Delivery>, end: TurnEnd },
+    EndTurn { delivery: Box<Delivery>, epoch: u64, end: TurnEnd },
     /// Fails, for tests of what a failure costs others.
     Panic,
 }
@@ -211,9 +214,9 @@ impl Router {
     }
 
     /// Commits what came of a turn, and that the turn is settled, in one step.
-    pub(crate) async fn end_turn(&self, delivery: Delivery, end: TurnEnd) -> Result<Answer, Failure> {
+    pub(crate) async fn end_turn(&self, delivery: Delivery, epoch: u64, end: TurnEnd) -> Result<Answer, Failure> {
         let user_id = delivery.user_id.clone();
-        self.carry(user_id, Job::EndTurn { delivery: Box::new(delivery), end }, None).await
+        self.carry(user_id, Job::EndTurn { delivery: Box::new(delivery), epoch, end }, None).await
     }
 
     /// Takes no more commands, and waits until those in flight are answered.

@@ -87,7 +87,7 @@ impl Shell {
         timers.go(router.clone());
 
         let first = handles[0].clone();
-        let dispatch = Dispatch::new(world.clone(), router.clone(), handles, &settings);
+        let dispatch = Dispatch::new(world.clone(), router.clone(), handles, timers.clone(), &settings);
         world.store.subscribe(Arc::clone(&dispatch) as Arc<dyn OutboxSink>);
         // After subscribing, so that nothing falls between what is stored and what is told.
         for (endpoint, status) in world.store.endpoints().await? {
@@ -102,6 +102,7 @@ impl Shell {
                 couriers.wake_all();
             }
         });
+        let holdings = world.network.spawn(Arc::clone(&dispatch).follow());
         let watched = (Arc::clone(&dispatch), timers.clone(), router.clone(), world.clone());
         let watch = world.network.spawn(async move {
             let (dispatch, timers, router, world) = watched;
@@ -111,7 +112,7 @@ impl Shell {
                 timers.revive(&first, &world, &router);
             }
         });
-        let mut watches = vec![watch, standings];
+        let mut watches = vec![watch, standings, holdings];
         if let Some(kept_ms) = settings.completed_kept_ms {
             let retention = retention::forget_completed(
                 Arc::clone(&world.store),

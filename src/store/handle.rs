@@ -78,11 +78,15 @@ impl Handles {
 
     /// The partition that a handle carries; none when it cannot be one of ours.
     pub fn partition(&self, user_id: &UserId) -> Option<u16> {
-        let text = user_id.as_str().strip_prefix(PREFIX)?;
-        let bytes: [u8; 2 + CODE] = BASE64_URL_SAFE_NO_PAD.decode(text).ok()?.try_into().ok()?;
-        let partition = u16::from_be_bytes([bytes[0], bytes[1]]);
-        (partition < self.partitions).then_some(partition)
+        partition_in(user_id.as_str()).filter(|partition| *partition < self.partitions)
     }
+}
+
+/// The partition that a handle carries, whatever store it is of.
+pub fn partition_in(user_id: &str) -> Option<u16> {
+    let text = user_id.strip_prefix(PREFIX)?;
+    let bytes: [u8; 2 + CODE] = BASE64_URL_SAFE_NO_PAD.decode(text).ok()?.try_into().ok()?;
+    Some(u16::from_be_bytes([bytes[0], bytes[1]]))
 }
 
 /// The next value of a partition's counter: ahead of all before it, and of every one that a store rolled back to an

@@ -19,6 +19,7 @@ mod hooks;
 mod lifecycle;
 mod migrate;
 mod mutation;
+mod nodes;
 mod retention;
 mod secrets;
 mod shell;

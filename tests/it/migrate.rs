@@ -90,7 +90,7 @@ async fn fill(store: &dyn Store) {
     let word = NewDelivery { what: What::CreateUser, answers_handoff: Some(3), ..delivery(&two, 0) };
     applied(store, Commit { outbox: vec![range, word], ..commit }).await;
 
-    let waiting = store.outbox(&one, 0, 1_000).await.unwrap();
+    let waiting = pending(store, &one, 0, 1_000).await;
     let ended: Vec<_> = waiting.iter().map(|d| d.id).collect();
     let range = waiting.iter().find(|d| matches!(d.what, What::History { .. })).unwrap().id;
     let updates = vec![
@@ -104,8 +104,8 @@ async fn fill(store: &dyn Store) {
         over_of(&one, range, End::Delivered, last - 8),
         over_of(&one, range, End::Dead, last - 7),
     ];
-    store.update_outbox(updates).await.unwrap();
-    store.bury(&two, NOW, 5, NOW.plus(500)).await.unwrap();
+    write_outcomes(store, updates).await;
+    store.bury(&two, &held(store).await, NOW, 5, NOW.plus(500)).await.unwrap();
     let which = Replayed::Since(NOW.plus(400));
     assert_eq!(store.replay(Replay { endpoints: vec![one], which, limit: 1, now: NOW.plus(600) }).await, Ok(1));
     store.keep(key(200, 1, NOW.plus(86_400_000)), json(r#"{"made":true}"#), NOW).await.unwrap();
@@ -115,8 +115,8 @@ async fn fill(store: &dyn Store) {
     let gone = &users[59];
     let stored = store.thread(gone).await.unwrap().unwrap();
     for endpoint in [&hook("one"), &two, &channel] {
-        let of_gone = store.outbox(endpoint, 0, 1_000).await.unwrap().into_iter().filter(|d| d.user_id == *gone);
-        store.update_outbox(of_gone.map(|d| over(endpoint, d.id, End::Delivered, NOW)).collect()).await.unwrap();
+        let of_gone = pending(store, endpoint, 0, 1_000).await.into_iter().filter(|d| d.user_id == *gone);
+        write_outcomes(store, of_gone.map(|d| over(endpoint, d.id, End::Delivered, NOW)).collect()).await;
     }
     let leave = Leave { user_id: gone.clone(), expected_version: stored.version, thread: Arc::new(stored.thread) };
     assert_eq!(store.leave(leave).await, Ok(Written::Applied));
@@ -190,15 +190,15 @@ async fn everything_comes_back_as_it_was() {
     assert_same(&rows(&second.path().join("new")), &before);
 
     let stores: [Arc<dyn Store>; 2] =
-        [RedisStore::open(&server.url(), PARTITIONS).await.unwrap(), embedded(&second.path().join("new"))];
+        [RedisStore::open(&server.url(), PARTITIONS, "n1").await.unwrap(), embedded(&second.path().join("new"))];
     for store in stores {
         assert_eq!(store.user_id(&client("acme"), 2, "user:1 +ü"), user_id);
         let commit = next_step(&*store, &user_id, 1).await;
         let (two, sequence) = (hook("two"), commit.thread.sequence());
-        let waiting = store.outbox(&two, 0, 1_000).await.unwrap();
+        let waiting = pending(&*store, &two, 0, 1_000).await;
         let ids = applied(&*store, Commit { outbox: vec![delivery(&two, sequence)], ..commit }).await;
         assert!(ids[0] > last, "message ids go on");
-        let with_new = store.outbox(&two, 0, 1_000).await.unwrap();
+        let with_new = pending(&*store, &two, 0, 1_000).await;
         assert_eq!(with_new.len(), waiting.len() + 1);
         assert_eq!(with_new.last().unwrap().sequence, sequence, "behind everything that waited");
         let status = store.endpoint_status(&two).await.unwrap();
@@ -218,7 +218,7 @@ async fn everything_comes_back_as_it_was() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_store_moves_between_servers() {
     let (home, one, two) = (TempDir::new().unwrap(), RedisServer::start(), RedisServer::start());
-    let store = RedisStore::open(&one.url(), PARTITIONS).await.unwrap();
+    let store = RedisStore::open(&one.url(), PARTITIONS, "n1").await.unwrap();
     fill(&*store).await;
     store.close().await;
     moved(&migrate(&one.url(), &two.url()));
@@ -249,9 +249,9 @@ async fn a_killed_migration_goes_on() {
     let before = rows(&first);
 
     killed_at(text(&first), &server.url(), "20%");
-    let half = RedisStore::open(&server.url(), PARTITIONS).await.unwrap_err().to_string();
+    let half = RedisStore::open(&server.url(), PARTITIONS, "n1").await.unwrap_err().to_string();
     assert!(half.contains("is half of a migration"), "no router opens it: {half}");
-    let stranger = RedisStore::open(&other.url(), PARTITIONS).await.unwrap();
+    let stranger = RedisStore::open(&other.url(), PARTITIONS, "n1").await.unwrap();
     stranger.close().await;
     refused(&migrate(&other.url(), &server.url()), "unfinished migration of another store");
     // As if it had been killed earlier: what is there already is written again.
@@ -283,11 +283,11 @@ async fn what_cannot_be_moved_is_refused() {
     let store = embedded(&first);
     open_thread(&*store, 1, "walter").await;
     refused(&migrate(text(&first), &url), "in use by another process");
-    let redis = RedisStore::open(&url, PARTITIONS).await.unwrap();
-    refused(&migrate(&url, text(&empty)), "is in use by another router");
+    let redis = RedisStore::open(&url, PARTITIONS, "n1").await.unwrap();
+    refused(&migrate(&url, text(&empty)), "is in use by a router");
     store.close().await;
     drop(store);
-    refused(&migrate(text(&first), &url), "is in use by another router");
+    refused(&migrate(text(&first), &url), "is in use by a router");
     redis.close().await;
     refused(&migrate(text(&first), &url), "holds a store already");
     refused(&migrate(text(&first), text(&first)), "cannot be moved into itself");
@@ -319,7 +319,7 @@ async fn a_difference_is_found() {
     store.close().await;
     drop(store);
     refused(&migrate(text(home.path()), &server.url()), "entries in the source and");
-    assert!(RedisStore::open(&server.url(), PARTITIONS).await.is_err());
+    assert!(RedisStore::open(&server.url(), PARTITIONS, "n1").await.is_err());
 }
 
 /// The router that is started on the moved store goes on with the conversation, and delivers what waited.

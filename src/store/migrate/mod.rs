@@ -82,6 +82,9 @@ pub enum MigrateError {
     /// The destination cannot take it.
     #[error("{0} holds a store already; nothing was changed there")]
     Occupied(Location),
+    /// The source is half of a store.
+    #[error("{0} is half of a migration itself; finish that one first")]
+    Unfinished(Location),
     /// The destination is half of another store.
     #[error("{0} holds an unfinished migration of another store; empty it first")]
     Another(Location),

@@ -1,7 +1,8 @@
 //! What a store holds, in a form that no store has to itself; and what a part of a store adds up to.
 
+use crate::store::handle::partition_in;
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use tract_actors::ports::{AttemptRecord, KeptAnswer, What};
 use uuid::Uuid;
 use xxhash_rust::xxh3::xxh3_128;
@@ -68,6 +69,7 @@ pub enum Record {
     /// The last delivery's rank.
     Deliveries {
         /// Ranks go on above it.
+        #[serde(skip)]
         last: u64,
     },
     /// An endpoint; how much waits for it follows from its deliveries.
@@ -189,7 +191,9 @@ pub struct ThreadRecord {
 pub struct DeliveryRecord {
     /// Where to.
     pub endpoint: String,
-    /// Its place in the order of all deliveries.
+    /// Its place in the order of deliveries to this endpoint within its thread's partition: increases. Stores number in
+    /// their own ways.
+    #[serde(skip)]
     pub rank: u64,
     /// Of a message of a range: which.
     pub of: u64,
@@ -259,31 +263,44 @@ impl Record {
 }
 
 /// What a part of a store adds up to, in whatever order it is read: for each kind how many there are, and the sum of their
-/// digests.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Survey(BTreeMap<&'static str, (u64, u128)>);
+/// digests. Deliveries to one endpoint within a partition have to come in their order, which is part of it.
+#[derive(Debug, Clone, Default)]
+pub struct Survey {
+    sums: BTreeMap<&'static str, (u64, u128)>,
+    /// Of each endpoint and partition: the last rank, and how many ranks there were.
+    places: HashMap<(String, Option<u16>), (u64, u64)>,
+}
 
 impl Survey {
     /// Adds a record.
     pub fn add(&mut self, record: &Record) {
+        let mut place = 0;
+        if let Record::Delivery(delivery) = record {
+            let home = (delivery.endpoint.clone(), partition_in(&delivery.user_id));
+            let (last, count) = self.places.entry(home).or_default();
+            if *last != delivery.rank {
+                (*last, *count) = (delivery.rank, *count + 1);
+            }
+            place = *count;
+        }
         // What cannot be written as JSON there is not: all keys are texts.
-        let form = serde_json::to_vec(record).unwrap_or_default();
-        let (count, sum) = self.0.entry(record.kind()).or_default();
+        let form = serde_json::to_vec(&(place, record)).unwrap_or_default();
+        let (count, sum) = self.sums.entry(record.kind()).or_default();
         *count += 1;
         *sum = sum.wrapping_add(xxh3_128(&form));
     }
 
     /// How many records there are.
     pub fn count(&self) -> u64 {
-        self.0.values().map(|(count, _)| count).sum()
+        self.sums.values().map(|(count, _)| count).sum()
     }
 
     /// Where the two differ, for a person.
     pub fn differences(&self, other: &Self) -> Vec<String> {
-        let kinds: std::collections::BTreeSet<_> = self.0.keys().chain(other.0.keys()).collect();
+        let kinds: std::collections::BTreeSet<_> = self.sums.keys().chain(other.sums.keys()).collect();
         let mut differences = Vec::new();
         for kind in kinds {
-            let of = |survey: &Self| survey.0.get(kind).copied().unwrap_or_default();
+            let of = |survey: &Self| survey.sums.get(kind).copied().unwrap_or_default();
             let ((here, sum), (there, other_sum)) = (of(self), of(other));
             if here != there {
                 differences.push(format!("{here} {kind} in the source and {there} in the destination"));

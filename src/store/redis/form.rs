@@ -1,7 +1,7 @@
 //! The stored form of a delivery: JSON that the scripts read and write too. Numbers stay below 10^14, which is as far as a
 //! script writes them exactly; what they need not understand travels as text.
 
-use super::fault::Fault;
+use super::{fault::Fault, keys::Partition};
 use crate::store::{migrate::DeliveryRecord as Moved, record};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -136,15 +136,17 @@ impl DeliveryForm {
         Timestamp(self.created_at)
     }
 
-    /// As couriers know it.
+    /// As couriers know it, by its partition and id, and the highest id that waited before it where that is known.
     pub(super) fn delivery(
         &self,
-        id: u64,
+        (partition, id, behind): (Partition, u64, u64),
         endpoint: &Endpoint,
         entry: Option<Arc<StoredEntry>>,
     ) -> Result<Delivery, Fault> {
         Ok(Delivery {
             id,
+            strand: partition.0,
+            behind,
             endpoint: endpoint.clone(),
             user_id: self.user_id()?,
             webhook_id: self.webhook_id.clone(),

@@ -1,41 +1,57 @@
 //! The store in Redis as one side of a migration.
 
 use super::{
-    RedisStore,
     fault::Fault,
     form::DeliveryForm,
     keys::{self, Partition},
     migrate_read::Reading,
-    open::{self, Purpose},
+    open::{self, Alone, Hold, Purpose},
     other_step::SEPARATOR,
     reader::{Reader, command},
-    thread_step::hex,
+    thread_step::{Place, hex},
 };
 use crate::store::{
+    handle::Handles,
     migrate::{DeliveryRecord, Identity, Location, MigrateError, Pages, Part, Record, Side, ThreadRecord, pages},
     record,
 };
 use ::redis::Cmd;
 use async_trait::async_trait;
-use std::{collections::HashMap, sync::Arc};
+use deadpool_redis::Pool;
+use std::collections::HashMap;
 use tract_actors::ports::{Endpoint, KeptAnswer, StoreError};
 use tract_domain::{ClientId, UserId};
 
 const FORM: Fault = Fault::Unreadable("something is not of its form");
 
-/// A store in Redis, with its lease.
+/// A delivery's rank below this was given out by an embedded store, which counts from 1. The counters of a store in Redis
+/// are never below the milliseconds since 2025, and that many had passed before there was this program.
+pub(super) const EMBEDDED_RANKS: u64 = 10_000_000_000;
+
+/// A store in Redis that a migration has to itself.
 pub(in crate::store) struct RedisSide {
-    store: Arc<RedisStore>,
+    handles: Handles,
+    place: Place,
+    pool: Pool,
     identity: Identity,
+    /// Gone once the store is given back.
+    hold: Option<Hold>,
     /// How many threads there are of each kind, of the partition that is being written.
     counts: HashMap<String, u64>,
+    /// The rank and the id of the last delivery, for each endpoint and partition of the part that is being written.
+    last_ids: HashMap<(String, u16), (u64, u64)>,
 }
 
 impl RedisSide {
     /// A store to read.
     pub(in crate::store) async fn source(url: &str, at: &Location) -> Result<Self, MigrateError> {
         let partitions = open::partitions(url).await?.ok_or_else(|| MigrateError::NoStore(at.clone()))?;
-        Self::opened(open::open_for(url, partitions, Purpose::Serve).await?)
+        let alone = open::open_alone(url, partitions, Purpose::Use).await?;
+        if alone.parts_done.is_some() {
+            alone.hold.give_back().await;
+            return Err(MigrateError::Unfinished(at.clone()));
+        }
+        Ok(Self::of(alone))
     }
 
     /// A store to write: one that is made now, or one that was begun before.
@@ -44,25 +60,46 @@ impl RedisSide {
         at: &Location,
         identity: Identity,
     ) -> Result<Self, MigrateError> {
-        let opened = open::open_for(url, identity.partitions, Purpose::Fill(identity.handle_key)).await?;
-        if opened.parts_done.is_none() {
-            opened.writer.close().await;
-            return Err(MigrateError::Occupied(at.clone()));
-        }
-        if opened.key != identity.handle_key {
-            opened.writer.close().await;
-            return Err(MigrateError::Another(at.clone()));
-        }
-        Self::opened(opened)
+        let alone = open::open_alone(url, identity.partitions, Purpose::Fill(identity.handle_key)).await?;
+        let fault = match alone.parts_done {
+            None => MigrateError::Occupied(at.clone()),
+            Some(_) if alone.key != identity.handle_key => MigrateError::Another(at.clone()),
+            Some(_) => return Ok(Self::of(alone)),
+        };
+        alone.hold.give_back().await;
+        Err(fault)
     }
 
-    fn opened(opened: open::Opened) -> Result<Self, MigrateError> {
-        let identity = Identity { partitions: opened.place.partitions, handle_key: opened.key };
-        Ok(Self { store: RedisStore::of(opened), identity, counts: HashMap::new() })
+    fn of(alone: Alone) -> Self {
+        let Alone { handles, place, pool, key, hold, .. } = alone;
+        let identity = Identity { partitions: place.partitions, handle_key: key };
+        let (counts, last_ids) = (HashMap::new(), HashMap::new());
+        Self { handles, place, pool, identity, hold: Some(hold), counts, last_ids }
+    }
+
+    async fn reader(&self) -> Result<Reader, Fault> {
+        Ok(Reader::take(&self.pool).await?)
+    }
+
+    /// The id of a delivery that had this rank: the same again, if it is one of this partition's; else one that keeps the
+    /// order.
+    fn id_of(&mut self, endpoint: &str, partition: Partition, rank: u64) -> u64 {
+        let (partitions, home) = (u64::from(self.identity.partitions), u64::from(partition.0));
+        let id = if rank < EMBEDDED_RANKS {
+            rank * partitions + home
+        } else {
+            rank + (home + partitions - rank % partitions) % partitions
+        };
+        let last = self.last_ids.entry((endpoint.to_owned(), partition.0)).or_default();
+        // The messages of one range have one rank.
+        if rank != last.0 {
+            *last = (rank, if id > last.1 { id } else { last.1 + partitions });
+        }
+        last.1
     }
 
     async fn all(&self, commands: Vec<Cmd>) -> Result<(), StoreError> {
-        let mut reader = self.store.reader().await?;
+        let mut reader = self.reader().await?;
         Ok(reader.write(commands).await?)
     }
 
@@ -74,7 +111,10 @@ impl RedisSide {
             }
             Record::Revision { revision } => vec![command!("HSET", keys::CONFIG_HEAD, "revision", revision)],
             Record::Deliveries { last } => {
-                vec![command!("HSET", Partition(0).head(), "outbox", last * u64::from(self.identity.partitions))]
+                // In whichever partition it may be: it is the highest of all.
+                let partitions = u64::from(self.identity.partitions);
+                let id = if last < EMBEDDED_RANKS { last * partitions } else { last };
+                vec![command!("HSET", self.place.home_of_delivery(id).head(), "outbox", id)]
             }
             Record::Endpoint { name, last_success_at, last_error } => {
                 // Anywhere will do: what is told of an endpoint is told over all partitions.
@@ -101,7 +141,7 @@ impl RedisSide {
             }
             Record::User { client, auth_id, version, commit_id, profile, user_details, ect_user_ids } => {
                 let client = ClientId::new(&client).map_err(|_| FORM)?;
-                let key = self.store.home(&client, &auth_id).user(&client, &auth_id);
+                let key = Partition(self.handles.home(&client, &auth_id)).user(&client, &auth_id);
                 let mut set = command!("HSET", key, "version", version, "profile", profile);
                 if let Some(commit_id) = commit_id {
                     set.arg("commit_id").arg(commit_id.simple().to_string());
@@ -131,14 +171,14 @@ impl RedisSide {
                 };
                 let ids = ids.iter().map(u64::to_string).collect::<Vec<_>>().join(",");
                 let value = format!("{expires_at} {} {ids} {}", hex(&request), record::write_kept(&answer)?);
-                let (home, key) = (self.store.place.home_of_key(&key), hex(&key));
+                let (home, key) = (self.place.home_of_key(&key), hex(&key));
                 vec![
                     command!("HSET", home.answers(), &key, value),
                     command!("ZADD", home.answer_expiries(), expires_at, key),
                 ]
             }
             Record::Request { key, until } => {
-                let (home, key) = (self.store.place.home_of_key(&key), hex(&key));
+                let (home, key) = (self.place.home_of_key(&key), hex(&key));
                 vec![
                     command!("HSET", home.requests(), &key, "migrated"),
                     command!("ZADD", home.request_expiries(), until, key),
@@ -148,7 +188,7 @@ impl RedisSide {
     }
 
     fn home(&self, user_id: &UserId) -> Result<Partition, Fault> {
-        self.store.partition(user_id).ok_or(FORM)
+        self.handles.partition(user_id).map(Partition).ok_or(FORM)
     }
 
     fn put_thread(&mut self, thread: ThreadRecord) -> Result<Vec<Cmd>, Fault> {
@@ -172,10 +212,10 @@ impl RedisSide {
         Ok(commands)
     }
 
-    fn put_delivery(&self, part: Part, delivery: &DeliveryRecord) -> Result<Vec<Cmd>, Fault> {
+    fn put_delivery(&mut self, part: Part, delivery: &DeliveryRecord) -> Result<Vec<Cmd>, Fault> {
         let user_id = UserId::new(&delivery.user_id).map_err(|_| FORM)?;
         let (partition, endpoint) = (self.home(&user_id)?, Endpoint::from_name(&delivery.endpoint));
-        let id = delivery.rank * u64::from(self.identity.partitions) + u64::from(partition.0);
+        let id = self.id_of(&delivery.endpoint, partition, delivery.rank);
         let form = DeliveryForm::restored(delivery)?;
         let known = command!("SADD", partition.endpoints(), endpoint.name());
         Ok(match part {
@@ -223,15 +263,23 @@ impl RedisSide {
             }
             Part::Waiting | Part::Letters => {
                 for n in 0..self.identity.partitions {
-                    let partition = Partition(n);
+                    let (partition, mut highest) = (Partition(n), 0);
                     let names: Vec<String> = reader.one(command!("SMEMBERS", partition.endpoints())).await?;
                     for endpoint in names.iter().map(|name| Endpoint::from_name(name)) {
                         let (set, field) = match part {
                             Part::Letters => (partition.dead(&endpoint), "dead"),
                             _ => (partition.waiting(&endpoint), "pending"),
                         };
-                        let count: u64 = reader.one(command!("ZCARD", set)).await?;
+                        let count: u64 = reader.one(command!("ZCARD", &set)).await?;
                         commands.push(command!("HSET", partition.status(&endpoint), field, count));
+                        let last: Vec<(String, u64)> =
+                            reader.one(command!("ZRANGE", set, 0, 0, "REV", "WITHSCORES")).await?;
+                        highest = highest.max(last.first().map_or(0, |(_, id)| *id));
+                    }
+                    // New ids go on above all that were moved.
+                    let head: Option<u64> = reader.one(command!("HGET", partition.head(), "outbox")).await?;
+                    if highest > head.unwrap_or(0) {
+                        commands.push(command!("HSET", partition.head(), "outbox", highest));
                     }
                 }
             }
@@ -249,10 +297,10 @@ impl Side for RedisSide {
 
     fn read(&self, part: Part) -> Pages {
         let (pages, read) = pages();
-        let store = Arc::clone(&self.store);
+        let (pool, place) = (self.pool.clone(), self.place);
         tokio::spawn(async move {
-            match store.reader().await {
-                Ok(reader) => Reading { reader, place: store.place, pages, page: Vec::new() }.read(part).await,
+            match Reader::take(&pool).await.map_err(Fault::from) {
+                Ok(reader) => Reading { reader, place, pages, page: Vec::new() }.read(part).await,
                 Err(fault) => {
                     // Whoever has gone away needs no answer.
                     let _ = pages.send(Err(fault.told())).await;
@@ -263,7 +311,7 @@ impl Side for RedisSide {
     }
 
     async fn done(&mut self) -> Result<usize, StoreError> {
-        let mut reader = self.store.reader().await?;
+        let mut reader = self.reader().await?;
         let done: Option<usize> = reader.one(command!("HGET", keys::STORE, keys::PARTS_DONE)).await?;
         Ok(done.unwrap_or(0))
     }
@@ -277,8 +325,9 @@ impl Side for RedisSide {
     }
 
     async fn finish(&mut self, part: Part, done: usize) -> Result<(), StoreError> {
-        let mut reader = self.store.reader().await?;
+        let mut reader = self.reader().await?;
         let commands = self.count(&mut reader, part).await?;
+        self.last_ids.clear();
         drop(reader);
         self.all(commands).await?;
         self.all(vec![command!("HSET", keys::STORE, keys::PARTS_DONE, done)]).await
@@ -289,7 +338,9 @@ impl Side for RedisSide {
     }
 
     async fn close(&mut self) {
-        use tract_actors::ports::Store;
-        self.store.close().await;
+        if let Some(hold) = self.hold.take() {
+            hold.give_back().await;
+        }
+        self.pool.close();
     }
 }

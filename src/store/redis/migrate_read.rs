@@ -4,6 +4,7 @@ use super::{
     fault::Fault,
     form::DeliveryForm,
     keys::{self, Partition},
+    migrate::EMBEDDED_RANKS,
     other_step::SEPARATOR,
     query::unhex,
     reader::{Reader, command},
@@ -92,7 +93,7 @@ impl Reading {
         let revision: Option<u64> = self.reader.one(command!("HGET", keys::CONFIG_HEAD, "revision")).await?;
         let heads = (0..self.place.partitions).map(|n| command!("HGET", Partition(n).head(), "outbox")).collect();
         let heads: Vec<Option<u64>> = self.reader.all(heads).await?;
-        let last = heads.into_iter().flatten().max().unwrap_or(0) / u64::from(self.place.partitions);
+        let last = rank_of(heads.into_iter().flatten().max().unwrap_or(0), self.place);
         let mut page = vec![Record::Revision { revision: revision.unwrap_or(0) }, Record::Deliveries { last }];
         let documents: BTreeMap<String, String> = self.reader.one(command!("HGETALL", keys::DOCUMENTS)).await?;
         for (name, body) in documents {
@@ -205,7 +206,7 @@ impl Reading {
     }
 
     fn record(&self, endpoint: &Endpoint, id: u64, form: &[u8]) -> Result<DeliveryRecord, Fault> {
-        DeliveryForm::read(form)?.record(endpoint, id / u64::from(self.place.partitions))
+        DeliveryForm::read(form)?.record(endpoint, rank_of(id, self.place))
     }
 
     /// What was received of threads that are there.
@@ -280,6 +281,12 @@ impl Reading {
         }
         Ok(())
     }
+}
+
+/// The rank of a delivery: its id, or what it had in an embedded store that it was moved from.
+fn rank_of(id: u64, place: Place) -> u64 {
+    let counter = id / u64::from(place.partitions);
+    if counter < EMBEDDED_RANKS { counter } else { id }
 }
 
 fn number<T: std::str::FromStr>(text: &str) -> Result<T, Fault> {

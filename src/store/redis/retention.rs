@@ -8,7 +8,7 @@ use super::{
     other_step,
     reader::{Reader, command},
     script::{Call, Script},
-    writer::{Ids, Step, Turn},
+    writer::{Step, Told, Turn},
 };
 use ::redis::Value;
 use async_trait::async_trait;
@@ -52,7 +52,7 @@ impl Retention for RedisStore {
 
     async fn trim_feed(&self, user_id: &UserId, through: u64, most: usize) -> Result<u64, StoreError> {
         let Some(partition) = self.partition(user_id) else { return Ok(0) };
-        let mut call = self.place.call(Script::TrimFeed, partition);
+        let mut call = Call::new(Script::TrimFeed);
         call.key(partition.entries(user_id)).number(through).number(most);
         Ok(self.writer.ask(other_step::counted(vec![call])).await?.iter().sum())
     }
@@ -75,8 +75,8 @@ impl Retention for RedisStore {
             }
         }
 
-        let mut call = self.place.call(Script::Leave, partition);
-        call.key(partition.thread(&leave.user_id)).key(partition.entries(&leave.user_id));
+        let mut call = Call::new(Script::Leave);
+        call.key(partition.head()).key(partition.thread(&leave.user_id)).key(partition.entries(&leave.user_id));
         call.key(partition.threads()).key(partition.deadlines()).key(partition.counts()).key(user);
         call.text(leave.user_id.as_str()).number(leave.expected_version).text(user_version.unwrap_or_default());
         call.number(leave.thread.sequence()).number(leave.thread.control().epoch).number(leave.thread.conversation());
@@ -91,14 +91,14 @@ struct Leaving(Option<Call>);
 impl Step for Leaving {
     type Outcome = Written;
 
-    fn calls(&mut self, _: &mut Ids) -> Vec<Call> {
-        self.0.take().into_iter().collect()
+    fn calls(&mut self) -> Result<Vec<Call>, Fault> {
+        Ok(self.0.take().into_iter().collect())
     }
 
     fn answered(&mut self, mut replies: Vec<Value>) -> Result<Turn<Written>, Fault> {
         let answer: String = read(replies.pop().ok_or(Fault::Unreadable("no reply"))?)?;
         let written = if answer == "applied" { Written::Applied } else { Written::Conflict };
-        Ok(Turn::Done(written, Vec::new()))
+        Ok(Turn::Done(written, Told::default()))
     }
 }
 

@@ -25,11 +25,12 @@ pub(super) enum Script {
     Ping,
     Lease,
     Release,
+    Beat,
 }
 
 const SHARED: &str = include_str!("scripts/shared.lua");
 
-const SOURCES: [&str; 19] = [
+const SOURCES: [&str; 20] = [
     include_str!("scripts/commit.lua"),
     include_str!("scripts/write_user.lua"),
     include_str!("scripts/keep_ect_user_id.lua"),
@@ -49,6 +50,7 @@ const SOURCES: [&str; 19] = [
     include_str!("scripts/ping.lua"),
     include_str!("scripts/lease.lua"),
     include_str!("scripts/release.lua"),
+    include_str!("scripts/beat.lua"),
 ];
 
 /// The first line makes Redis refuse a script as a whole when there is no memory for what it would write, instead of
@@ -91,7 +93,7 @@ impl Call {
     pub(super) fn add_to(&self, pipeline: &mut Pipeline) {
         pipeline.add_command(self.command());
     }
-    fn command(&self) -> Cmd {
+    pub(super) fn command(&self) -> Cmd {
         let mut command = redis::cmd("EVALSHA");
         let hash = SCRIPTS.get(self.script as usize).map_or("", redis::Script::get_hash);
         command.arg(hash).arg(self.keys.len()).arg(&self.keys).arg(&self.arguments);

@@ -10,7 +10,7 @@ use crate::store::record::{self, RecordError};
 use rusqlite::OptionalExtension;
 use std::sync::{Arc, LazyLock};
 use tract_actors::ports::{
-    Commit, Committed, DeadlineChange, IdempotencyKey, KeptAnswer, NewDelivery, StoredEntry, ThreadKey,
+    Commit, Committed, DeadlineChange, IdempotencyKey, KeptAnswer, NewDelivery, Settled, StoredEntry, ThreadKey,
 };
 use tract_domain::{State, Thread, Timestamp, UserId};
 use uuid::Uuid;
@@ -147,7 +147,7 @@ impl Step for CommitThread {
         if !gapless || commit.entries.last().is_some_and(|e| e.sequence > LAST_SEQUENCE) {
             return Err(Fault::Refused("the entries do not continue the thread's sequence"));
         }
-        if let Some((endpoint, id)) = &commit.settles
+        if let Some(Settled { endpoint, id, .. }) = &commit.settles
             && !batch.waits(endpoint, *id, row.id)?
         {
             return Ok(Committed::Conflict);
@@ -166,7 +166,7 @@ impl Step for CommitThread {
             stored.push(Arc::new(StoredEntry { message_id: *message_id, entry: entry.clone() }));
         }
         self.write_thread(batch, &row)?;
-        if let Some((endpoint, id)) = &commit.settles
+        if let Some(Settled { endpoint, id, .. }) = &commit.settles
             && let Some(endpoint) = batch.known(endpoint)
         {
             batch.remove(endpoint, *id)?;

@@ -74,7 +74,9 @@ pub(crate) async fn a_thread_leaves_wholly(place: &impl Place) {
         assert!(store.feed(&skyler, 0, 9).await.unwrap().is_empty());
         assert_eq!(store.user(&client("acme"), "skyler").await, Ok(None));
         assert_eq!(listed(&*store).await, std::slice::from_ref(&walter));
-        assert_eq!((store.due(NOW, 9).await.unwrap(), store.next_due().await.unwrap()), (Vec::new(), None));
+        let strands: Vec<u16> = (0..store.strands()).collect();
+        let timers = (store.due(&strands, NOW, 9).await.unwrap(), store.next_due(&strands).await.unwrap());
+        assert_eq!(timers, (Vec::new(), None));
         assert_eq!(store.count_threads(None, None, None).await, Ok(1));
         assert_eq!(store.states().await.unwrap()[&State::Complete], 1);
         assert_eq!(store.feed(&walter, 0, 9).await.unwrap().len(), 3, "others are as they were");
@@ -201,17 +203,17 @@ pub(crate) async fn what_is_owed_is_found(place: &impl Place) {
     assert_eq!(owed(Arc::clone(&store), vec![keys[1].clone()], NOW).await, [from(7)]);
 
     // What was received is owed no more; what is a dead letter is, and so is one that is sent again behind what is young.
-    let waiting = store.outbox(&channel, 0, 9).await.unwrap();
-    store.update_outbox(vec![over(&channel, ids(&waiting)[0], End::Delivered, NOW)]).await.unwrap();
-    let waiting = store.outbox(&one, 0, 9).await.unwrap();
-    store.update_outbox(vec![over(&one, ids(&waiting)[0], End::Dead, NOW)]).await.unwrap();
+    let waiting = pending(&*store, &channel, 0, 9).await;
+    write_outcomes(&*store, vec![over(&channel, ids(&waiting)[0], End::Delivered, NOW)]).await;
+    let waiting = pending(&*store, &one, 0, 9).await;
+    write_outcomes(&*store, vec![over(&one, ids(&waiting)[0], End::Dead, NOW)]).await;
     let letter = [from(4), from(7), word, nothing];
     assert_eq!(old(owed(Arc::clone(&store), keys.clone(), NOW).await), letter);
     let again = Replay { endpoints: vec![one.clone()], which: Replayed::Since(NOW), limit: 9, now: long_after };
     assert_eq!(store.replay(again).await, Ok(1));
     assert_eq!(old(owed(Arc::clone(&store), keys.clone(), NOW).await), letter);
-    let again = store.outbox(&one, 0, 9).await.unwrap().into_iter().find(|d| d.replayed).unwrap();
-    store.update_outbox(vec![over(&one, again.id, End::Delivered, long_after)]).await.unwrap();
+    let again = pending(&*store, &one, 0, 9).await.into_iter().find(|d| d.replayed).unwrap();
+    write_outcomes(&*store, vec![over(&one, again.id, End::Delivered, long_after)]).await;
     assert_eq!(old(owed(Arc::clone(&store), keys, NOW).await), [nothing, from(7), word, nothing]);
 }
 

@@ -2,14 +2,11 @@
 -- it is gone already, or 'conflict'.
 
 local head, thread, entries, threads, deadlines, counts, user = key(), key(), key(), key(), key(), key(), key()
-local epoch, user_id, expected_version, user_version = text(), text(), number(), text()
+local user_id, expected_version, user_version = text(), number(), text()
 local sequence, control_epoch, conversation = number(), number(), number()
 local siblings = {}
 for n = 1, number() do
   siblings[n] = key()
-end
-if is_superseded(head, epoch) then
-  return SUPERSEDED
 end
 local stored = redis.call('HMGET', thread, 'version', 'client', 'business', 'state', 'active')
 local version = tonumber(stored[1])
