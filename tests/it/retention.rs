@@ -1,6 +1,6 @@
 //! Old conversations leave, and their customers return, over HTTP.
 
-use crate::support::{Answer, Fixture, Received, RedisServer, hand_off_to};
+use crate::support::{Answer, Api, Fixture, Received, RedisServer, hand_off_to};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 use tract::config::Limits;
@@ -128,6 +128,34 @@ async fn what_is_still_to_be_delivered_stays() {
 #[tokio::test]
 async fn what_is_still_to_be_delivered_stays_in_redis() {
     owe(Some(RedisServer::start())).await;
+}
+
+/// Another node remembers the thread, and finds that it has left; what is opened in its place is not taken for it.
+#[tokio::test]
+async fn what_has_left_is_gone_on_every_node() {
+    let limits = Limits { passivate_after: Duration::from_secs(365 * 86_400), ..Limits::default() };
+    let mut router = Fixture::keeping(Duration::from_millis(DAY), limits, Some(RedisServer::start())).await;
+    let second = router.second_node().await;
+    let there = Api::new(format!("http://{}", second.addr()));
+    let walter = router.customer("walter").await;
+    converse(&router, "walter", &walter).await;
+    let last = *numbers(&feed(&router, &walter, 0).await, "sequence").last().unwrap();
+    for token in [&router.sprinkle, &router.sprinkle.at(&there)] {
+        token.send(&walter, "aeu", "I am not to speak").await.refused(409, "not_active");
+    }
+    assert_eq!((router.threads().live_actors().await, second.router().live_actors().await), (1, 1));
+    a_day_passes(&mut router).await;
+    until_gone(&router, &format!("/tract/thread/?user_id={walter}"), |status, _| status == 404).await;
+    for token in [&router.sprinkle, &router.sprinkle.at(&there)] {
+        token.send(&walter, "aeu", "still there?").await.refused(404, "unknown_user");
+    }
+    router.customer("walter").await;
+    router.channel.at(&there).say("walter", "me again").await;
+    router.channel.say("walter", "and here").await;
+    let sequences = numbers(&feed(&router, &walter, 0).await, "sequence");
+    assert!(sequences[0] > last && sequences.windows(2).all(|two| two[1] == two[0] + 1), "{sequences:?}");
+    second.stop().await.unwrap();
+    router.stop().await;
 }
 
 /// Actors that took part in a leaving do not fill the memory.

@@ -191,6 +191,17 @@ impl Fixture {
         }
     }
 
+    /// Another node on the same Redis, with the same clock.
+    pub(crate) async fn second_node(&self) -> Running {
+        let redis = self.redis.as_ref().expect("several nodes share a Redis");
+        start_router_with(&self.data, Arc::clone(&self.clock) as Arc<dyn Clock>, |s| {
+            s.limits = self.limits.clone();
+            s.retention = self.retention.clone();
+            s.store = store_on(redis);
+        })
+        .await
+    }
+
     /// The handle to the router's conversations.
     pub(crate) fn threads(&self) -> &Router {
         self.running.router()
