@@ -157,7 +157,9 @@ fn reopening(criterion: &mut Criterion, runtime: &Runtime) {
     let mut group = criterion.benchmark_group("open and close, redis, 10 000 threads and 100 000 messages");
     group.sample_size(10).warm_up_time(Duration::from_secs(1));
     group.bench_function("after it was closed", |b| {
-        b.iter(|| runtime.block_on(async { RedisStore::open(&redis.url(), 256, "bench").await.unwrap().close().await }));
+        b.iter(|| {
+            runtime.block_on(async { RedisStore::open(&redis.url(), 256, "bench").await.unwrap().close().await })
+        });
     });
     group.finish();
 }
