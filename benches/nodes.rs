@@ -191,6 +191,8 @@ impl Floor {
         assert!(COMMIT.contains(FOUND), "commit.lua has changed: so must this");
         let commit =
             COMMIT.replace(FOUND, &format!("{FOUND}expected_version, first_sequence = version, sequence + 1\n"));
+        // Every key gets a random number of its own: the stream is another thread's.
+        let commit = commit.replace("'XADD', entries, at", "'XADD', entries, '*'");
         let client = ::redis::Client::open(redis.url()).unwrap();
         let mut connection = client.get_multiplexed_async_connection().await.unwrap();
         let script = format!("#!lua\n{SHARED}\n{commit}");
