@@ -1,7 +1,7 @@
 //! Between the store and the couriers: every delivery that is committed finds its endpoint's courier.
 
 use crate::{
-    courier::{Courier, CourierSettings, ENTRIES, Wake},
+    courier::{Courier, CourierSettings, ENTRIES, Outcomes, Wake},
     ports::{Delivery, Endpoint, Held, OutboxSink, OutboxUpdate, StoreError},
     router::Router,
     shell::{ShellSettings, World},
@@ -169,8 +169,7 @@ impl Dispatch {
             Arc::clone(inbox),
             self.world.clone(),
             self.router.clone(),
-            updates,
-            Arc::clone(&self.under_way),
+            Outcomes { updates, under_way: Arc::clone(&self.under_way) },
             CourierSettings { window, ..self.settings },
         ))
     }

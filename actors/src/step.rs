@@ -2,8 +2,8 @@
 
 use crate::{
     ports::{
-        Commit, Committed, DeadlineChange, Delivery, Kept, KeptAnswer, NewDelivery, Settled, StoreError, Tenants, ThreadKey,
-        TurnEnd, What,
+        Commit, Committed, DeadlineChange, Delivery, Kept, KeptAnswer, NewDelivery, Settled, StoreError, Tenants,
+        ThreadKey, TurnEnd, What,
     },
     router::{Answer, Failure, Job, Stage},
     shell::World,
@@ -110,7 +110,8 @@ pub(crate) async fn run(
         let version = current.version;
         let decided = attempt.decide(&mut current).await;
         // What another node may have changed meanwhile is no ground for a refusal, or for an answer that commits nothing.
-        let unwritten = matches!(decided, Ok(_) | Err(Fault::Failure(Failure::Refused(_)))) && current.version == version;
+        let unwritten =
+            matches!(decided, Ok(_) | Err(Fault::Failure(Failure::Refused(_)))) && current.version == version;
         if remembered && unwritten && world.store.is_shared() {
             match attempt.is_current(version).await {
                 Ok(true) => {}

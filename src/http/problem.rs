@@ -209,7 +209,9 @@ impl From<Failure> for Problem {
                 Self::unavailable("store_unavailable", "the store is not available; nothing was done")
             }
             // No caller's command is done under a lease.
-            Failure::Superseded => Self::unavailable("store_unavailable", "another node has this thread; nothing was done"),
+            Failure::Superseded => {
+                Self::unavailable("store_unavailable", "another node has this thread; nothing was done")
+            }
             Failure::OutcomeUnknown => outcome_unknown(),
         }
     }

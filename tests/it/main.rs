@@ -19,6 +19,7 @@ mod fuzz_corpus;
 mod hooks;
 mod lifecycle;
 mod mutation;
+mod nodes;
 mod secrets;
 mod shell;
 mod signed_requests;

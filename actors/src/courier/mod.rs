@@ -47,6 +47,13 @@ const PAUSE_MS: u64 = 1_000;
 /// Dead letters that are made in one step, so that nobody's commit waits long behind it.
 const BURY: usize = 500;
 
+/// Where what became of attempts goes.
+#[derive(Clone)]
+pub(crate) struct Outcomes {
+    pub(crate) updates: mpsc::Sender<Outcome>,
+    pub(crate) under_way: Arc<UnderWay>,
+}
+
 /// See the module.
 pub(crate) struct Courier {
     endpoint: Endpoint,
@@ -54,11 +61,10 @@ pub(crate) struct Courier {
     inbox: Arc<Inbox>,
     world: World,
     router: Router,
-    updates: mpsc::Sender<Outcome>,
+    outcomes: Outcomes,
     settings: CourierSettings,
     /// The strands that this node acts for.
     held: watch::Receiver<Held>,
-    under_way: Arc<UnderWay>,
     window: Window,
     /// Counts the changes of those strands: what was asked of the store before one is asked again.
     holdings: u64,
@@ -89,8 +95,7 @@ impl Courier {
         inbox: Arc<Inbox>,
         world: World,
         router: Router,
-        updates: mpsc::Sender<Outcome>,
-        under_way: Arc<UnderWay>,
+        outcomes: Outcomes,
         settings: CourierSettings,
     ) -> Addr<Self> {
         Self::start_in_arbiter(arbiter, move |_| Self {
@@ -101,9 +106,8 @@ impl Courier {
             held: world.store.held(),
             world,
             router,
-            updates,
+            outcomes,
             settings,
-            under_way,
             window: Window::new(settings.window),
             holdings: 0,
             breaker: Breaker::default(),
@@ -320,7 +324,7 @@ impl Courier {
         self.trying += usize::from(admitted);
         let (me, world, router) = (ctx.address(), self.world.clone(), self.router.clone());
         let (era, epoch) = (self.era, self.window.epoch(delivery.strand).unwrap_or_default());
-        let attempting = self.under_way.begin(delivery.strand);
+        let attempting = self.outcomes.under_way.begin(delivery.strand);
         self.world.network.spawn(async move {
             let errand = Errand { world, router, delivery, epoch };
             let run = async { if admitted { errand.run().await } else { errand.break_turn().await } };
@@ -357,19 +361,19 @@ impl Courier {
             let (Fate::Over(delivery) | Fate::Changed(delivery)) = &fate;
             OutboxUpdate { endpoint: self.endpoint.clone(), id: delivery.id, epoch, change }
         });
+        let Some(update) = update else { return self.go_on(fate, epoch, ctx) };
         // Until it is written, the attempt is under way.
-        let update = update.map(|update| Outcome { update, attempting });
-        match update.map(|update| self.updates.try_send(update)) {
+        match self.outcomes.updates.try_send(Outcome { update, attempting }) {
             // The channel is bounded: when the store is slow, threads wait here.
-            Some(Err(TrySendError::Full(update))) => {
-                let updates = self.updates.clone();
+            Err(TrySendError::Full(outcome)) => {
+                let updates = self.outcomes.updates.clone();
                 let told = async move {
-                    let _ = updates.send(update).await;
+                    let _ = updates.send(outcome).await;
                 };
                 ctx.spawn(told.into_actor(self).map(move |(), me, ctx| me.go_on(fate, epoch, ctx)));
             }
             // It closes only when the router stops.
-            None | Some(Ok(()) | Err(TrySendError::Closed(_))) => self.go_on(fate, epoch, ctx),
+            Ok(()) | Err(TrySendError::Closed(_)) => self.go_on(fate, epoch, ctx),
         }
     }
 

@@ -110,10 +110,15 @@ impl Window {
         if known.eq(held.all_active()) {
             return false;
         }
-        let lost: BTreeSet<u16> = self.strands.iter().filter(|(s, known)| held.active(**s) != Some(known.epoch)).map(|(s, _)| *s).collect();
+        let lost: BTreeSet<u16> =
+            self.strands.iter().filter(|(s, known)| held.active(**s) != Some(known.epoch)).map(|(s, _)| *s).collect();
         self.strands.retain(|strand, _| !lost.contains(strand));
-        let gone: Vec<UserId> =
-            self.lanes.iter().filter(|(_, lane)| lost.contains(&lane.strand)).map(|(user_id, _)| user_id.clone()).collect();
+        let gone: Vec<UserId> = self
+            .lanes
+            .iter()
+            .filter(|(_, lane)| lost.contains(&lane.strand))
+            .map(|(user_id, _)| user_id.clone())
+            .collect();
         for user_id in gone {
             self.drop_lane(user_id);
         }
@@ -153,9 +158,8 @@ impl Window {
 
     /// What to read of the backlog now; nothing if there is none or no room.
     pub(super) fn wants(&mut self) -> Vec<Part> {
-        let room = self.held <= self.size / 2
-            && self.waiting.len() < WAITING
-            && self.remembered <= self.size * REMEMBERED / 2;
+        let room =
+            self.held <= self.size / 2 && self.waiting.len() < WAITING && self.remembered <= self.size * REMEMBERED / 2;
         if !room {
             return Vec::new();
         }

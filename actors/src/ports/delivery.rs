@@ -1,7 +1,7 @@
 //! Deliveries: what waits for an endpoint, what became of it, and what makes the attempts (section 8).
 
-use super::{StoreError, StoredEntry};
 use super::leases::Leases;
+use super::{StoreError, StoredEntry};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use std::{fmt, sync::Arc};

@@ -316,6 +316,15 @@ pub struct ThreadPage {
     pub next: Option<String>,
 }
 
+/// What a store does to keep what it acknowledged, for operators.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Durability {
+    /// Whether all of it survives a power cut.
+    pub survives_power_cut: bool,
+    /// What a power cut can cost, and what to do about it.
+    pub says: String,
+}
+
 /// What is durable. Every method answers within a bound of its own, with an error if need be.
 ///
 /// One contract suite runs on every implementation.
@@ -379,6 +388,8 @@ pub trait Store: Outbox {
     /// One atomic step on the configuration.
     async fn write_documents(&self, write: DocumentWrite) -> Result<Written, StoreError>;
 
+    /// What it does to keep what it acknowledged.
+    fn durability(&self) -> Durability;
     /// Whether it can be reached and written to.
     async fn ping(&self) -> Result<(), StoreError>;
     /// Finishes what is under way and closes.

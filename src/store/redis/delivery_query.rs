@@ -10,7 +10,8 @@ use super::{
 };
 use std::collections::BTreeMap;
 use tract_actors::ports::{
-    Delivery, DeliveryPage, DeliveryQuery, DeliveryRecord, DeliveryState, Endpoint, EndpointStatus, Part, Replay, Replayed,
+    Delivery, DeliveryPage, DeliveryQuery, DeliveryRecord, DeliveryState, Endpoint, EndpointStatus, Part, Replay,
+    Replayed,
 };
 use tract_domain::Timestamp;
 
@@ -118,9 +119,8 @@ pub(super) async fn records(
     let get = |id: &u64| command!("HGET", place.home_of_delivery(*id).outbox(endpoint), id);
     let found: Vec<Option<Vec<u8>>> = reader.all(ids.iter().map(get).collect()).await?;
     let found = ids.iter().zip(found).filter_map(|(id, form)| Some((*id, form?)));
-    let delivery = |id, form: Vec<u8>| {
-        DeliveryForm::read(&form)?.delivery((place.home_of_delivery(id), id, 0), endpoint, None)
-    };
+    let delivery =
+        |id, form: Vec<u8>| DeliveryForm::read(&form)?.delivery((place.home_of_delivery(id), id, 0), endpoint, None);
     found.map(|(id, form)| delivery(id, form)).collect()
 }
 

@@ -210,7 +210,8 @@ impl Step for SendAgain {
             for words in words.get(2..).unwrap_or_default().chunks_exact(3) {
                 count += 1;
                 if here {
-                    let number = |word: &[u8]| std::str::from_utf8(word).ok().and_then(|id| id.parse().ok()).ok_or(FORM);
+                    let number =
+                        |word: &[u8]| std::str::from_utf8(word).ok().and_then(|id| id.parse().ok()).ok_or(FORM);
                     let place = (*partition, number(&words[0])?, number(&words[1])?);
                     told.committed.push(DeliveryForm::read(&words[2])?.delivery(place, endpoint, None)?);
                 }

@@ -184,7 +184,8 @@ impl Keeper {
             };
             match what {
                 Some(Tell::LetGo(strand, epoch)) => {
-                    let ours = self.leases.get(&strand).is_some_and(|mine| mine.epoch == epoch && mine.ending.is_some());
+                    let ours =
+                        self.leases.get(&strand).is_some_and(|mine| mine.epoch == epoch && mine.ending.is_some());
                     if ours {
                         self.give_back(vec![strand]).await;
                     }

@@ -30,7 +30,7 @@ mod script;
 mod thread_step;
 mod writer;
 
-pub use open::{Durability, RedisOpenError, url_fault};
+pub use open::{Keeping, RedisOpenError, url_fault};
 
 use self::{
     delivery_step::{Bury, SendAgain, UpdateOutbox},
@@ -49,8 +49,9 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 use tokio::sync::watch;
 use tract_actors::ports::{
     Buried, Commit, Committed, DEAD_LETTERS_KEPT_MS, Delivery, DeliveryPage, DeliveryQuery, DocumentWrite, Documents,
-    Endpoint, EndpointStatus, Held, IdempotencyKey, Kept, Leases, Node, Outbox, OutboxSink, OutboxUpdate, Part, Replay,
-    Store, StoreError, StoredEntry, StoredThread, StoredUser, ThreadPage, ThreadQuery, UserWrite, Written,
+    Durability, Endpoint, EndpointStatus, Held, IdempotencyKey, Kept, Leases, Node, Outbox, OutboxSink, OutboxUpdate,
+    Part, Replay, Store, StoreError, StoredEntry, StoredThread, StoredUser, ThreadPage, ThreadQuery, UserWrite,
+    Written,
 };
 use tract_domain::{BusinessId, ClientId, Json, ReceiverId, State, Timestamp, UserId};
 
@@ -65,7 +66,7 @@ pub struct RedisStore {
     writer: Writer,
     leases: Keeper,
     pool: Pool,
-    durability: Durability,
+    keeping: Keeping,
 }
 
 impl fmt::Debug for RedisStore {
@@ -78,13 +79,8 @@ impl RedisStore {
     /// Opens the store at this URL; creates it if there is none. `node_id` is what this node is called to operators.
     pub async fn open(url: &str, partitions: u16, node_id: &str) -> Result<Arc<Self>, RedisOpenError> {
         let opened = open::open(url, partitions, node_id).await?;
-        let open::Opened { handles, place, sinks, writer, leases, pool, durability } = opened;
-        Ok(Arc::new(Self { handles, place, sinks, writer, leases, pool, durability }))
-    }
-
-    /// What the server does to keep what it acknowledged, as it said when the store was opened.
-    pub fn durability(&self) -> &Durability {
-        &self.durability
+        let open::Opened { handles, place, sinks, writer, leases, pool, keeping } = opened;
+        Ok(Arc::new(Self { handles, place, sinks, writer, leases, pool, keeping }))
     }
 
     async fn reader(&self) -> Result<Reader, Fault> {
@@ -231,6 +227,11 @@ impl Store for RedisStore {
 
     async fn write_documents(&self, write: DocumentWrite) -> Result<Written, StoreError> {
         self.writer.ask(WriteDocuments::new(self.place, write)?).await
+    }
+
+    /// As the server said when the store was opened.
+    fn durability(&self) -> Durability {
+        Durability { survives_power_cut: self.keeping == Keeping::EveryAnswer, says: self.keeping.to_string() }
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

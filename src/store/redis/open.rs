@@ -91,7 +91,7 @@ pub enum RedisOpenError {
 
 /// What the server does to keep what it acknowledged.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Durability {
+pub enum Keeping {
     /// Each answer comes after an fsync: what is acknowledged survives a power cut.
     EveryAnswer,
     /// A power cut can cost what was acknowledged in the last second or two.
@@ -104,7 +104,7 @@ pub enum Durability {
     Unknown,
 }
 
-impl fmt::Display for Durability {
+impl fmt::Display for Keeping {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::EveryAnswer => "what is acknowledged survives a power cut (appendonly yes, appendfsync always)",
@@ -133,7 +133,7 @@ pub(super) struct Opened {
     pub(super) writer: Writer,
     pub(super) leases: Leases,
     pub(super) pool: Pool,
-    pub(super) durability: Durability,
+    pub(super) keeping: Keeping,
 }
 
 struct Opening {
@@ -155,7 +155,7 @@ pub(super) async fn open(url: &str, partitions: u16, node_id: &str) -> Result<Op
     let connection = client.get_multiplexed_async_connection_with_config(&connection_config()).await;
     let connection = connection.map_err(|e| RedisOpenError::Unreachable { at: at.clone(), why: e.to_string() })?;
     let mut opening = Opening { at, connection };
-    let durability = opening.look_at_server().await?;
+    let keeping = opening.look_at_server().await?;
     opening.query(load_all()).await?;
     let handle_key = opening.look_at_store(partitions).await?;
     opening.finish(partitions).await?;
@@ -186,7 +186,7 @@ pub(super) async fn open(url: &str, partitions: u16, node_id: &str) -> Result<Op
     tokio::spawn(listener.run());
     let writer = Writer::start(client, opening.connection, Arc::clone(&sinks), standing);
     let handles = Handles::new(&handle_key, partitions);
-    Ok(Opened { handles, place, sinks, writer, leases, pool, durability })
+    Ok(Opened { handles, place, sinks, writer, leases, pool, keeping })
 }
 
 /// What is wrong with a store's URL, if anything is.
@@ -227,7 +227,7 @@ impl Opening {
     }
 
     /// Whether the server is one that keeps what it is given, and how well.
-    async fn look_at_server(&mut self) -> Result<Durability, RedisOpenError> {
+    async fn look_at_server(&mut self) -> Result<Keeping, RedisOpenError> {
         let mut pipeline = ::redis::pipe();
         pipeline.cmd("INFO");
         let mut replies = self.query(pipeline).await?;
@@ -251,17 +251,17 @@ impl Opening {
             )));
         }
         if told("aof_enabled") == "0" {
-            return Ok(Durability::SnapshotsOnly);
+            return Ok(Keeping::SnapshotsOnly);
         }
         let mut config = ::redis::cmd("CONFIG");
         config.arg("GET").arg("appendfsync");
         // An operator may not be allowed to ask; then that is said.
         let config: Result<Vec<String>, _> = config.query_async(&mut self.connection).await;
         Ok(match config.ok().as_deref().and_then(|pair| pair.get(1)).map(String::as_str) {
-            Some("always") => Durability::EveryAnswer,
-            Some("everysec") => Durability::EverySecond,
-            Some("no") => Durability::Whenever,
-            _ => Durability::Unknown,
+            Some("always") => Keeping::EveryAnswer,
+            Some("everysec") => Keeping::EverySecond,
+            Some("no") => Keeping::Whenever,
+            _ => Keeping::Unknown,
         })
     }
 

@@ -68,12 +68,7 @@ pub(super) fn forget(partition: Partition, now: Timestamp, most: u64) -> Call {
 }
 
 /// Forgets some of an endpoint's dead letters.
-pub(super) fn forget_letters(
-    partition: Partition,
-    endpoint: &Endpoint,
-    before: Timestamp,
-    most: u64,
-) -> Call {
+pub(super) fn forget_letters(partition: Partition, endpoint: &Endpoint, before: Timestamp, most: u64) -> Call {
     let mut call = Call::new(Script::ForgetLetters);
     call.keys(partition.endpoint(endpoint)).number(before.0).number(most);
     call

@@ -263,11 +263,7 @@ pub(super) async fn user(
     Ok(Some(StoredUser { version, profile: Json(profile.into()), user_details, ect_user_ids }))
 }
 
-pub(super) async fn version(
-    reader: &mut Reader,
-    partition: Partition,
-    user_id: &UserId,
-) -> Result<Option<u64>, Fault> {
+pub(super) async fn version(reader: &mut Reader, partition: Partition, user_id: &UserId) -> Result<Option<u64>, Fault> {
     reader.one(command!("HGET", partition.thread(user_id), "version")).await
 }
 

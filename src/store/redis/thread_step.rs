@@ -96,12 +96,7 @@ struct Outbox {
 }
 
 impl Outbox {
-    fn new(
-        new: Vec<NewDelivery>,
-        partition: Partition,
-        user_id: &UserId,
-        now: Timestamp,
-    ) -> Result<Self, Fault> {
+    fn new(new: Vec<NewDelivery>, partition: Partition, user_id: &UserId, now: Timestamp) -> Result<Self, Fault> {
         let mut endpoints: Vec<Endpoint> = Vec::new();
         let mut deliveries = Vec::with_capacity(new.len());
         for delivery in new {

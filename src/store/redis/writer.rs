@@ -8,8 +8,8 @@
 //! once. Nothing overtakes it meanwhile, so that sinks miss nothing. Its callers wait as long as they want to.
 
 use super::{
-    fault::{Fault, is_passing},
     counts::Counts,
+    fault::{Fault, is_passing},
     script::{Call, load_all},
 };
 use ::redis::{
@@ -252,7 +252,8 @@ impl Writer {
         if let Some(why) = self.standing.hindrance() {
             return Err(StoreError::Unavailable(why.into()));
         }
-        let work = Message::Do(Box::new(Asked { step, has_failed: false, outcome: Err(StoreError::OutcomeUnknown), caller }));
+        let work =
+            Message::Do(Box::new(Asked { step, has_failed: false, outcome: Err(StoreError::OutcomeUnknown), caller }));
         queue.try_send(work).map_err(|e| match e {
             mpsc::error::TrySendError::Full(_) => StoreError::Unavailable("too many writes are waiting".into()),
             mpsc::error::TrySendError::Closed(_) => Fault::Closed.told(),

@@ -36,9 +36,9 @@ use std::{
     sync::Arc,
 };
 use tract_actors::ports::{
-    Buried, Commit, Committed, Delivery, DeliveryPage, DeliveryQuery, DocumentWrite, Documents, Endpoint,
-    EndpointStatus, IdempotencyKey, Kept, Leases, Outbox, OutboxSink, OutboxUpdate, Part, Replay, Store, StoreError, StoredEntry,
-    StoredThread, StoredUser, ThreadPage, ThreadQuery, UserWrite, Written,
+    Buried, Commit, Committed, Delivery, DeliveryPage, DeliveryQuery, DocumentWrite, Documents, Durability, Endpoint,
+    EndpointStatus, IdempotencyKey, Kept, Leases, Outbox, OutboxSink, OutboxUpdate, Part, Replay, Store, StoreError,
+    StoredEntry, StoredThread, StoredUser, ThreadPage, ThreadQuery, UserWrite, Written,
 };
 use tract_domain::{BusinessId, ClientId, Json, ReceiverId, State, Timestamp, UserId};
 
@@ -317,6 +317,11 @@ impl Store for SqliteStore {
 
     async fn write_documents(&self, write: DocumentWrite) -> Result<Written, StoreError> {
         self.writer.ask(WriteDocuments(write)).await
+    }
+
+    fn durability(&self) -> Durability {
+        let says = "what is acknowledged survives a power cut (SQLite with synchronous=FULL)".to_owned();
+        Durability { survives_power_cut: true, says }
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

@@ -141,6 +141,9 @@ impl Store for FakeStore {
     async fn keep_ect_user_id(&self, _: &ClientId, _: &str, _: &ReceiverId, _: &str) -> Result<(), StoreError> {
         unimplemented!()
     }
+    fn durability(&self) -> Durability {
+        unimplemented!()
+    }
     async fn ping(&self) -> Result<(), StoreError> {
         Ok(())
     }
@@ -170,7 +173,11 @@ impl Outbox for FakeStore {
     async fn bury(
         &self,
         _: &Endpoint,
-        _: &[(u16, u64)], _: Timestamp, _: usize, _: Timestamp) -> Result<Buried, StoreError> {
+        _: &[(u16, u64)],
+        _: Timestamp,
+        _: usize,
+        _: Timestamp,
+    ) -> Result<Buried, StoreError> {
         unimplemented!()
     }
     async fn deliveries(&self, _: DeliveryQuery) -> Result<DeliveryPage, StoreError> {

@@ -15,7 +15,7 @@ async fn enqueue(store: &dyn Store, endpoint: &Endpoint, user_id: &UserId, count
         let outbox = vec![delivery(endpoint, sequence)];
         applied(store, Commit { outbox, now: NOW.plus(sequence), ..commit }).await;
     }
-    ids(&pending(&*store, endpoint, 0, 10_000).await)
+    ids(&pending(store, endpoint, 0, 10_000).await)
 }
 
 async fn listed(store: &dyn Store, endpoints: &[Endpoint], state: Option<DeliveryState>) -> Vec<DeliveryRecord> {

@@ -12,6 +12,14 @@ impl Told {
     pub(crate) fn deliveries(&self) -> Vec<Delivery> {
         self.0.lock().unwrap().clone()
     }
+    /// Waits until what was handed over and missed is as it should be.
+    pub(crate) async fn until(&self, is_so: impl Fn(&[Delivery], &[(u16, Endpoint)]) -> bool) {
+        let deadline = std::time::Instant::now() + Duration::from_secs(20);
+        while !is_so(&self.deliveries(), &self.missed()) {
+            assert!(std::time::Instant::now() < deadline, "what should have been told was not");
+            tokio::task::yield_now().await;
+        }
+    }
     /// Where something was missed.
     pub(crate) fn missed(&self) -> Vec<(u16, Endpoint)> {
         self.1.lock().unwrap().clone()
@@ -260,7 +268,10 @@ pub(crate) async fn a_turn_is_settled_once(place: &impl Place) {
     assert_eq!(applied(&*store, answer).await, ids);
     let again = Commit { settles, ..next_step(&*store, &user_id, 1).await };
     assert_eq!(store.commit(again).await, Ok(Committed::Conflict), "it has been answered");
-    let unknown = Commit { settles: Some(Settled { endpoint: hook("none"), id: 1, epoch }), ..next_step(&*store, &user_id, 1).await };
+    let unknown = Commit {
+        settles: Some(Settled { endpoint: hook("none"), id: 1, epoch }),
+        ..next_step(&*store, &user_id, 1).await
+    };
     assert_eq!(store.commit(unknown).await, Ok(Committed::Conflict));
     assert_eq!(store.feed(&user_id, 0, 10).await.unwrap().len(), 3);
 }
