@@ -182,25 +182,32 @@ impl Keeper {
                     continue;
                 }
             };
-            match what {
-                Some(Tell::LetGo(strand, epoch)) => {
-                    let ours =
-                        self.leases.get(&strand).is_some_and(|mine| mine.epoch == epoch && mine.ending.is_some());
-                    if ours {
-                        self.give_back(vec![strand]).await;
+            let (mut next, mut free, mut look) = (Some(what), Vec::new(), false);
+            // What is told in one breath is done at once: when a node stops, each of its leases is told of, to everyone.
+            while let Some(what) = next {
+                match what {
+                    Some(Tell::LetGo(strand, epoch)) => {
+                        let mine = self.leases.get(&strand);
+                        if mine.is_some_and(|mine| mine.epoch == epoch && mine.ending.is_some()) {
+                            free.push(strand);
+                        }
                     }
+                    Some(Tell::Look) => look = true,
+                    Some(Tell::Resign) => (self.draining, look) = (true, true),
+                    Some(Tell::Close(done)) => {
+                        self.leave().await;
+                        let _ = done.send(());
+                        return;
+                    }
+                    None => return self.leave().await,
                 }
-                Some(Tell::Look) => self.look().await,
-                Some(Tell::Resign) => {
-                    self.draining = true;
-                    self.look().await;
-                }
-                Some(Tell::Close(done)) => {
-                    self.leave().await;
-                    let _ = done.send(());
-                    return;
-                }
-                None => return self.leave().await,
+                next = told.try_recv().ok().map(Some);
+            }
+            if !free.is_empty() {
+                self.give_back(free).await;
+            }
+            if look {
+                self.look().await;
             }
         }
     }
