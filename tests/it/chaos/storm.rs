@@ -49,6 +49,7 @@ async fn whatever_happens_one_order_explains_it_and_every_webhook_comes() {
     let served = served_again(&scene, &callers).await;
     callers.finish();
     calling.join_all().await;
+    scene.until_spread().await;
     settled(&scene).await;
     report(&scene, &callers, served).await;
 }
