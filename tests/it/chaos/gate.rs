@@ -1,4 +1,4 @@
-//! Stands between a router and its Redis, and makes the way there slow or ends it.
+//! Stands between a router and its Redis: makes the way there slow, ends it, or keeps what is on its way.
 
 use std::{
     net::SocketAddr,
@@ -36,6 +36,8 @@ struct Shared {
     delay_ms: AtomicU64,
     /// Counts the cuts.
     cuts: watch::Sender<u64>,
+    /// What the router has sent since it is kept; none while it is not.
+    kept: watch::Sender<Option<Vec<u8>>>,
 }
 
 impl Gate {
@@ -47,6 +49,7 @@ impl Gate {
             closed: AtomicBool::new(false),
             delay_ms: AtomicU64::new(0),
             cuts: watch::Sender::new(0),
+            kept: watch::Sender::new(None),
         });
         let inside = Arc::clone(&shared);
         let server = tokio::spawn(async move {
@@ -77,6 +80,25 @@ impl Gate {
         let ms = by.as_millis().try_into().unwrap();
         self.shared.delay_ms.store(ms, Ordering::SeqCst);
     }
+
+    /// Keeps what the router sends from now on; Redis gets it when it is let go.
+    pub(super) fn keep(&self) {
+        self.shared.kept.send_replace(Some(Vec::new()));
+    }
+
+    /// Waits until this is among what is kept.
+    pub(super) async fn until_kept(&self, text: &str) {
+        let mut kept = self.shared.kept.subscribe();
+        let found = kept.wait_for(|kept| {
+            kept.as_ref().is_some_and(|kept| kept.windows(text.len()).any(|piece| piece == text.as_bytes()))
+        });
+        let found = tokio::time::timeout(super::scene::PATIENCE, found).await;
+        assert!(found.is_ok(), "{text:?} was not sent");
+    }
+
+    pub(super) fn let_go(&self) {
+        self.shared.kept.send_replace(None);
+    }
 }
 
 impl Drop for Gate {
@@ -92,17 +114,22 @@ impl Shared {
         let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
         // Whatever ends one way ends the other; and a piece that is on its way then never arrives.
         tokio::select! {
-            () = self.carry(from_client, to_server) => {}
-            () = self.carry(from_server, to_client) => {}
+            () = self.carry(from_client, to_server, true) => {}
+            () = self.carry(from_server, to_client, false) => {}
             _ = cuts.changed() => {}
         }
     }
 
-    async fn carry(&self, mut from: OwnedReadHalf, mut to: OwnedWriteHalf) {
+    async fn carry(&self, mut from: OwnedReadHalf, mut to: OwnedWriteHalf, asks: bool) {
         let (taken, mut sent) = mpsc::channel::<(Instant, Vec<u8>)>(ON_THE_WAY);
         let take = async move {
             let mut piece = vec![0; 65_536];
             while let Ok(length @ 1..) = from.read(&mut piece).await {
+                if asks {
+                    self.kept.send_if_modified(|kept| {
+                        kept.as_mut().map(|kept| kept.extend(&piece[..length])).is_some()
+                    });
+                }
                 let arrives = Instant::now() + Duration::from_millis(self.delay_ms.load(Ordering::SeqCst));
                 if taken.send((arrives, piece[..length].to_vec())).await.is_err() {
                     return;
@@ -112,6 +139,10 @@ impl Shared {
         let send = async move {
             while let Some((arrives, piece)) = sent.recv().await {
                 sleep_until(arrives).await;
+                if asks {
+                    // The sender is in `self`, so waiting cannot fail.
+                    let _ = self.kept.subscribe().wait_for(Option::is_none).await;
+                }
                 if to.write_all(&piece).await.is_err() {
                     return;
                 }
