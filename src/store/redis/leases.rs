@@ -286,7 +286,8 @@ impl Keeper {
     /// Redis' time in milliseconds, and those that live, as far as Redis has heard.
     fn read_nodes(&self, reply: Value) -> Result<(u64, Vec<Node>), Fault> {
         let words: Vec<String> = read(reply)?;
-        let now = words.first().and_then(|now| now.parse().ok()).ok_or(Fault::Unreadable("Redis does not tell its time"))?;
+        let now =
+            words.first().and_then(|now| now.parse().ok()).ok_or(Fault::Unreadable("Redis does not tell its time"))?;
         let me = self.office.place.name();
         let nodes = words[1..].chunks_exact(3).filter_map(|words| {
             let says: Says = serde_json::from_str(&words[2]).ok()?;

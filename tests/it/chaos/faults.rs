@@ -55,12 +55,9 @@ pub(super) async fn rage(scene: &Arc<Scene>, random: &mut Random, within: Durati
         let node = match fault {
             Fault::KillNode | Fault::PauseNode | Fault::CutOff => loop {
                 let node = random.below(scene.nodes());
-                // One node at least is left alone.
-                let mut busy = busy.lock().unwrap();
-                if busy.len() + 1 < scene.nodes() && busy.insert(node) {
+                if reserve(&busy, node, scene.nodes()) {
                     break Some(node);
                 }
-                drop(busy);
                 sleep(DOWN).await;
             },
             Fault::KillRedis | Fault::CutAll | Fault::DelayRedis => None,
@@ -82,6 +79,12 @@ pub(super) async fn rage(scene: &Arc<Scene>, random: &mut Random, within: Durati
         sleep(BETWEEN + Duration::from_millis(random.below(1_500) as u64)).await;
     }
     going.join_all().await;
+}
+
+/// Whether this node may be disturbed now: one node at least is left alone.
+fn reserve(busy: &Mutex<BTreeSet<usize>>, node: usize, nodes: usize) -> bool {
+    let mut busy = busy.lock().unwrap();
+    busy.len() + 1 < nodes && busy.insert(node)
 }
 
 async fn happen(fault: Fault, node: usize, scene: &Arc<Scene>) {

@@ -126,9 +126,8 @@ impl Shared {
             let mut piece = vec![0; 65_536];
             while let Ok(length @ 1..) = from.read(&mut piece).await {
                 if asks {
-                    self.kept.send_if_modified(|kept| {
-                        kept.as_mut().map(|kept| kept.extend(&piece[..length])).is_some()
-                    });
+                    self.kept
+                        .send_if_modified(|kept| kept.as_mut().map(|kept| kept.extend(&piece[..length])).is_some());
                 }
                 let arrives = Instant::now() + Duration::from_millis(self.delay_ms.load(Ordering::SeqCst));
                 if taken.send((arrives, piece[..length].to_vec())).await.is_err() {

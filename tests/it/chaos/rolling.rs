@@ -81,15 +81,15 @@ async fn a_rolling_restart_fails_nothing_and_delays_no_webhook() {
     load.over.store(true, Ordering::SeqCst);
     calling.join_all().await;
 
-    let failed = load.failed.lock().unwrap();
+    let failed = std::mem::take(&mut *load.failed.lock().unwrap());
     assert!(failed.is_empty(), "{failed:#?}");
-    let said = load.said.lock().unwrap();
+    let said = std::mem::take(&mut *load.said.lock().unwrap());
     let (mut before, mut during) = (Duration::ZERO, Duration::ZERO);
     for desk in &scene.desks {
         let all = |noted: &super::desk::Noted| said.iter().all(|(words, _)| noted.heard.contains_key(words));
         assert!(desk.until(super::scene::PATIENCE, all).await, "{} does not hear everything", desk.name);
         let noted = desk.noted();
-        for (words, acknowledged) in said.iter() {
+        for (words, acknowledged) in &said {
             let longest = if *acknowledged < rolling { &mut before } else { &mut during };
             *longest = (*longest).max(noted.heard[words].saturating_duration_since(*acknowledged));
         }
