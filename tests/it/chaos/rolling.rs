@@ -80,6 +80,9 @@ async fn a_rolling_restart_fails_nothing_and_delays_no_webhook() {
     }
     load.over.store(true, Ordering::SeqCst);
     calling.join_all().await;
+    let shown = scene.operator_sees(1, |shown| shown["nodes"].as_array().is_some_and(|nodes| nodes.len() == 3)).await;
+    let names = shown["nodes"].as_array().unwrap().iter().map(|node| node["node_id"].as_str().unwrap());
+    assert_eq!(names.collect::<Vec<_>>(), ["n0", "n1", "n2"], "who has left is not shown: {shown}");
 
     let failed = std::mem::take(&mut *load.failed.lock().unwrap());
     assert!(failed.is_empty(), "{failed:#?}");

@@ -154,6 +154,21 @@ impl Scene {
         }
     }
 
+    /// Waits until the operator, who asks this node which nodes there are, is shown what is asked for.
+    pub(super) async fn operator_sees(&self, node: usize, holds: impl Fn(&Value) -> bool) -> Value {
+        let (api, token) =
+            (self.api(node), lock(&self.nodes[node].process).as_ref().expect("the node runs").admin_token);
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let request = api.request(reqwest::Method::GET, "/admin/v1/nodes").bearer_auth(token);
+            let shown = api.send(request).await.ok();
+            if holds(&shown) {
+                return shown;
+            }
+            assert!(Instant::now() < deadline, "the operator sees {shown:#}");
+        }
+    }
+
     /// How many partitions each node acts for; none of one that does not answer.
     pub(super) async fn leases(&self) -> Vec<Option<f64>> {
         futures_util::future::join_all((0..self.nodes()).map(|node| self.metric(node, "tract_leases_held"))).await
