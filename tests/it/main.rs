@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test says what it expects by panicking")]
 
 mod bad_input;
+mod chaos;
 mod chat_history;
 mod cli;
 mod conformance;

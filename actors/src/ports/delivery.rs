@@ -466,7 +466,8 @@ pub enum Attempt {
     Accepted,
     /// It was received, and the endpoint said an error about it.
     Rejected(String),
-    /// No attempt could be made, through no fault of the endpoint: it does not count as one.
+    /// No attempt could be made, or what came of it could not be learnt, through no fault of the endpoint: it does not count
+    /// as one.
     Postponed(String),
     /// It was not received.
     Failed {

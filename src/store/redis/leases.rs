@@ -182,25 +182,32 @@ impl Keeper {
                     continue;
                 }
             };
-            match what {
-                Some(Tell::LetGo(strand, epoch)) => {
-                    let ours =
-                        self.leases.get(&strand).is_some_and(|mine| mine.epoch == epoch && mine.ending.is_some());
-                    if ours {
-                        self.give_back(vec![strand]).await;
+            let (mut next, mut free, mut look) = (Some(what), Vec::new(), false);
+            // What is told in one breath is done at once: when a node stops, each of its leases is told of, to everyone.
+            while let Some(what) = next {
+                match what {
+                    Some(Tell::LetGo(strand, epoch)) => {
+                        let mine = self.leases.get(&strand);
+                        if mine.is_some_and(|mine| mine.epoch == epoch && mine.ending.is_some()) {
+                            free.push(strand);
+                        }
                     }
+                    Some(Tell::Look) => look = true,
+                    Some(Tell::Resign) => (self.draining, look) = (true, true),
+                    Some(Tell::Close(done)) => {
+                        self.leave().await;
+                        let _ = done.send(());
+                        return;
+                    }
+                    None => return self.leave().await,
                 }
-                Some(Tell::Look) => self.look().await,
-                Some(Tell::Resign) => {
-                    self.draining = true;
-                    self.look().await;
-                }
-                Some(Tell::Close(done)) => {
-                    self.leave().await;
-                    let _ = done.send(());
-                    return;
-                }
-                None => return self.leave().await,
+                next = told.try_recv().ok().map(Some);
+            }
+            if !free.is_empty() {
+                self.give_back(free).await;
+            }
+            if look {
+                self.look().await;
             }
         }
     }
@@ -232,7 +239,7 @@ impl Keeper {
         let mut calls = vec![self.beat()?];
         calls.extend(self.leases.iter().map(|(strand, mine)| self.lease(*strand, Some(mine.epoch))));
         let mut replies = reader.carry_out(&calls).await?.into_iter();
-        let nodes = self.read_nodes(replies.next().unwrap_or(Value::Nil))?;
+        let (now, nodes) = self.read_nodes(replies.next().unwrap_or(Value::Nil))?;
         for (strand, reply) in strands.into_iter().zip(replies) {
             match read::<Option<(u64, u64)>>(reply)? {
                 Some((_, counted)) => self.renewed(strand, counted),
@@ -244,7 +251,7 @@ impl Keeper {
         self.give_up_more_than(share);
         let wanted = share.saturating_sub(self.leases.len());
         if wanted > 0 && !self.draining {
-            self.take_free(&mut reader, &nodes, wanted).await?;
+            self.take_free(&mut reader, now, &nodes, wanted).await?;
         }
         metrics::gauge!("tract_nodes").set(nodes.len() as f64);
         *lock(&self.nodes) = nodes;
@@ -276,11 +283,13 @@ impl Keeper {
         call
     }
 
-    /// Those that live, as far as Redis has heard.
-    fn read_nodes(&self, reply: Value) -> Result<Vec<Node>, Fault> {
+    /// Redis' time in milliseconds, and those that live, as far as Redis has heard.
+    fn read_nodes(&self, reply: Value) -> Result<(u64, Vec<Node>), Fault> {
         let words: Vec<String> = read(reply)?;
+        let now =
+            words.first().and_then(|now| now.parse().ok()).ok_or(Fault::Unreadable("Redis does not tell its time"))?;
         let me = self.office.place.name();
-        let nodes = words.chunks_exact(3).filter_map(|words| {
+        let nodes = words[1..].chunks_exact(3).filter_map(|words| {
             let says: Says = serde_json::from_str(&words[2]).ok()?;
             Some(Node {
                 node_id: says.node_id,
@@ -294,7 +303,7 @@ impl Keeper {
         });
         let mut nodes: Vec<Node> = nodes.filter(|node| u128::from(node.seen_ms_ago) <= LASTS.as_millis()).collect();
         nodes.sort_by(|a, b| (&a.node_id, &a.instance).cmp(&(&b.node_id, &b.instance)));
-        Ok(nodes)
+        Ok((now, nodes))
     }
 
     /// How many partitions are this node's fair share.
@@ -352,15 +361,22 @@ impl Keeper {
         }
     }
 
-    /// Takes so many partitions that nobody acts for.
-    async fn take_free(&mut self, reader: &mut Reader, nodes: &[Node], wanted: usize) -> Result<(), Fault> {
-        let alive: HashSet<&str> = nodes.iter().map(|node| node.instance.as_str()).collect();
-        let others = (0..self.office.place.partitions).filter(|strand| !self.leases.contains_key(strand));
-        let others: Vec<u16> = others.collect();
-        let owner = |strand: &u16| command!("HGET", Partition(*strand).head(), "owner");
-        let owners: Vec<Option<String>> = reader.all(others.iter().map(owner).collect()).await?;
-        let free = others.into_iter().zip(owners);
-        let free = free.filter(|(_, owner)| owner.as_deref().is_none_or(|owner| !alive.contains(owner)));
+    /// Takes so many partitions that nobody acts for: of those that a living node is said to have, the ones whose lease has
+    /// expired, and this node's own. Such are left when the answer to who took them was lost, or who had them could not
+    /// renew them in time: it does not know of them any more.
+    async fn take_free(&mut self, reader: &mut Reader, now: u64, nodes: &[Node], wanted: usize) -> Result<(), Fault> {
+        let others: HashSet<&str> =
+            nodes.iter().filter(|node| !node.is_this).map(|node| node.instance.as_str()).collect();
+        let rest = (0..self.office.place.partitions).filter(|strand| !self.leases.contains_key(strand));
+        let rest: Vec<u16> = rest.collect();
+        let lease = |strand: &u16| command!("HMGET", Partition(*strand).head(), "owner", "until");
+        let leases: Vec<(Option<String>, Option<u64>)> = reader.all(rest.iter().map(lease).collect()).await?;
+        // One that lasts longer than any was given under another server's clock, before a failover.
+        let not_yet = now + 1..=now + u64::try_from(LASTS.as_millis()).unwrap_or(u64::MAX);
+        let is_held = |(owner, until): &(Option<String>, Option<u64>)| {
+            owner.as_deref().is_some_and(|owner| others.contains(owner)) && until.is_some_and(|u| not_yet.contains(&u))
+        };
+        let free = rest.into_iter().zip(leases).filter(|(_, lease)| !is_held(lease));
         let mut free: Vec<u16> = free.map(|(strand, _)| strand).collect();
         // Not from the same end as everyone.
         let turn = self.office.place.instance.as_u128() % (free.len().max(1) as u128);

@@ -1,5 +1,5 @@
 -- Says that a node lives, or that it leaves, and answers who else was heard of in the last minute:
--- {instance, milliseconds ago, what it says of itself, ...}.
+-- {the time, then for each its instance, milliseconds ago, what it says of itself}.
 
 local nodes = key()
 local node, says = text(), text()
@@ -10,7 +10,7 @@ if says == '' then
 else
   redis.call('HSET', nodes, node, whole(now) .. ' ' .. says)
 end
-local all, answer = redis.call('HGETALL', nodes), {}
+local all, answer = redis.call('HGETALL', nodes), { whole(now) }
 for n = 1, #all, 2 do
   local at, form = string.match(all[n + 1], '^(%d+) (.*)$')
   -- Not by a clock that was set back, either.
