@@ -245,10 +245,25 @@ impl Floor {
 async fn sizing(redis: &Redis, channel: &Channel<'_>, node: &Server, token: &str, count: usize) -> (f64, f64) {
     let client = ::redis::Client::open(redis.url()).unwrap();
     let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    // What the keys take, each with all that is in it; not the server's buffers, which come and go.
     let mut used = async || {
-        let info: String = ::redis::cmd("INFO").arg("memory").query_async(&mut connection).await.unwrap();
-        let line = info.lines().find_map(|line| line.strip_prefix("used_memory_dataset:")).unwrap().trim().to_owned();
-        line.parse::<f64>().unwrap()
+        let (mut cursor, mut bytes) = (0_u64, 0);
+        loop {
+            let scan = ::redis::cmd("SCAN").arg(cursor).arg("MATCH").arg("{tract:*").arg("COUNT").arg(2_000).to_owned();
+            let (next, keys): (u64, Vec<String>) = scan.query_async(&mut connection).await.unwrap();
+            let mut sizes = ::redis::pipe();
+            keys.iter().for_each(|key| {
+                sizes.cmd("MEMORY").arg("USAGE").arg(key).arg("SAMPLES").arg(0);
+            });
+            if !keys.is_empty() {
+                let sizes: Vec<u64> = sizes.query_async(&mut connection).await.unwrap();
+                bytes += sizes.into_iter().sum::<u64>();
+            }
+            if next == 0 {
+                return bytes as f64;
+            }
+            cursor = next;
+        }
     };
     let before = used().await;
     let users = channel.more_threads("sized", count).await;
