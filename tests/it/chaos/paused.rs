@@ -2,10 +2,12 @@
 //! passed on does not count.
 
 use super::{
+    callers::{Callers, Order},
     history::words,
     scene::{PATIENCE, Scene},
 };
 use crate::support::{Answer, Peer};
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 use std::{
     sync::{
@@ -94,8 +96,8 @@ async fn what_a_node_learns_of_an_attempt_after_its_lease_passed_on_does_not_cou
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_question_that_two_nodes_asked_is_answered_once() {
     let bot = Peer::start("bot").await;
-    let scene = Scene::set(2, 1, &json!({"iva": {"url": bot.url()}, "default_receiver": "iva"})).await;
-    let thread = &scene.threads[0];
+    let scene = Arc::new(Scene::set(2, 1, &json!({"iva": {"url": bot.url()}, "default_receiver": "iva"})).await);
+    let (thread, callers) = (&scene.threads[0], Callers::new(&scene));
     let (asked, awake) = (AtomicUsize::new(0), Arc::new(Notify::new()));
     let answer = Arc::clone(&awake);
     bot.script(move |_| {
@@ -119,7 +121,7 @@ async fn a_question_that_two_nodes_asked_is_answered_once() {
     scene.until_metric(SLEEPER, "tract_deliveries_total", |count| count > 0.0).await;
     scene.until_spread().await;
     for n in 2..6 {
-        scene.channel.at(&scene.api(SLEEPER)).say(&thread.auth_id, &format!("more {n}")).await;
+        callers.call(Order::say(format!("more-{n}"), 0), || SLEEPER).await;
         until_read(&scene, &path, |feed| answers(feed).len() >= n).await;
     }
     let feed = until_read(&scene, &path, |_| true).await;
@@ -132,16 +134,18 @@ const MANY: usize = 12;
 /// That a node stood still says nothing of the endpoints which it was asking then.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_wakes_up_delivers_at_once() {
-    let scene = Scene::set(1, MANY, &Value::Null).await;
+    let scene = Arc::new(Scene::set(1, MANY, &Value::Null).await);
+    let callers = &Callers::new(&scene);
+    let say = |words: &'static str| {
+        join_all((0..MANY).map(move |thread| callers.call(Order::say(format!("{words}-{thread}"), thread), || 0)))
+    };
     let (desk, asked, awake) = (&scene.desks[1], AtomicUsize::new(0), Arc::new(Notify::new()));
     let answer = Arc::clone(&awake);
     desk.peer.script(move |received| {
         let held = received.topic == RECEIVE && asked.fetch_add(1, Ordering::SeqCst) < MANY;
         held.then(|| Answer::ok(json!({})).after(&answer))
     });
-    for thread in &scene.threads {
-        scene.channel.say(&thread.auth_id, "hello").await;
-    }
+    say("hello").await;
     desk.peer.find("all are asked", |seen| (seen.len() >= MANY).then_some(())).await;
     scene.pause(0);
     // Longer than an attempt may take.
@@ -150,9 +154,7 @@ async fn a_node_that_wakes_up_delivers_at_once() {
     scene.resume(0);
     let awake = Instant::now();
     scene.until_metric(0, "tract_deliveries_total", |attempts| attempts >= 3.0 * MANY as f64).await;
-    for thread in &scene.threads {
-        scene.channel.say(&thread.auth_id, "again").await;
-    }
+    say("again").await;
     let again = |noted: &super::desk::Noted| noted.firsts.values().filter(|of| of.len() == 2).count() == MANY;
     assert!(desk.until(PATIENCE, again).await, "not everything is heard again");
     eprintln!("everything is heard {:?} after waking up", awake.elapsed());

@@ -56,12 +56,12 @@ async fn what_a_dead_node_acted_for_another_does_within_ten_seconds() {
 /// It has lost its leases, and Redis still says that they are its own: nobody else is there to take them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_was_cut_off_acts_again() {
-    let scene = Scene::set(1, 1, &Value::Null).await;
+    let scene = Arc::new(Scene::set(1, 1, &Value::Null).await);
     scene.until_metric(0, "tract_leases_held", |held| held == 256.0).await;
     scene.gate(0).cut(true);
     scene.until_metric(0, "tract_leases_held", |held| held == 0.0).await;
     scene.gate(0).open();
     scene.until_metric(0, "tract_leases_held", |held| held == 256.0).await;
-    scene.channel.say(&scene.threads[0].auth_id, "hello").await;
+    Callers::new(&scene).call(Order::say("hello", 0), || 0).await;
     scene.desks[0].peer.hear("message.receive", "hello").await;
 }
