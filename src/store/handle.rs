@@ -68,11 +68,16 @@ impl Handles {
 
     /// The partition that a handle carries; none when it cannot be one of ours.
     pub fn partition(&self, user_id: &UserId) -> Option<u16> {
-        let text = user_id.as_str().strip_prefix(PREFIX)?;
-        let bytes: [u8; 2 + CODE] = BASE64_URL_SAFE_NO_PAD.decode(text).ok()?.try_into().ok()?;
-        let partition = u16::from_be_bytes([bytes[0], bytes[1]]);
-        (partition < self.partitions).then_some(partition)
+        partition(user_id, self.partitions)
     }
+}
+
+/// The partition that a handle carries, in a store of so many; none when it cannot be one of its.
+pub fn partition(user_id: &UserId, partitions: u16) -> Option<u16> {
+    let text = user_id.as_str().strip_prefix(PREFIX)?;
+    let bytes: [u8; 2 + CODE] = BASE64_URL_SAFE_NO_PAD.decode(text).ok()?.try_into().ok()?;
+    let partition = u16::from_be_bytes([bytes[0], bytes[1]]);
+    (partition < partitions).then_some(partition)
 }
 
 /// The next value of a partition's counter: ahead of all before it, and of every one that a store rolled back to an

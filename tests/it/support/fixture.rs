@@ -4,6 +4,7 @@ use super::api::{Api, Channel, Token};
 use super::clock::ManualClock;
 use super::peer::{Answer, Peer, Received};
 use super::redis::RedisServer;
+use super::redis_cluster::SharedCluster;
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
@@ -77,7 +78,7 @@ pub(crate) struct Fixture {
     running: Running,
     limits: Limits,
     /// Where its threads are, if not in a directory.
-    redis: Option<RedisServer>,
+    redis: Option<Servers>,
     // Removed last, once nothing is written there any more.
     data: tempfile::TempDir,
 }
@@ -98,10 +99,15 @@ impl Fixture {
 
     /// With its threads in Redis.
     pub(crate) async fn on_redis(tenants: Tenants) -> Self {
-        Self::made_of(Limits::default(), tenants, Some(RedisServer::start())).await
+        Self::made_of(Limits::default(), tenants, Some(Servers::One(RedisServer::start()))).await
     }
 
-    async fn made_of(limits: Limits, tenants: Tenants, redis: Option<RedisServer>) -> Self {
+    /// With its threads in a Redis Cluster.
+    pub(crate) async fn on_cluster(tenants: Tenants) -> Self {
+        Self::made_of(Limits::default(), tenants, Some(Servers::Cluster(SharedCluster::take()))).await
+    }
+
+    async fn made_of(limits: Limits, tenants: Tenants, redis: Option<Servers>) -> Self {
         let store = redis.as_ref().map(store_on);
         let data = tempfile::tempdir().unwrap();
         let clock = Arc::new(ManualClock::new());
@@ -268,8 +274,18 @@ pub(crate) fn hand_off_to(receiver: &str) -> Answer {
 /// The operator's token of every router that is started in a process.
 pub(crate) const ADMIN_TOKEN: &str = "the-operator-of-this-test";
 
-fn store_on(redis: &RedisServer) -> StoreSettings {
-    StoreSettings::Redis { url: Secret::new(redis.url()), partitions: 16 }
+/// Servers that a fixture has for itself.
+enum Servers {
+    One(RedisServer),
+    Cluster(SharedCluster),
+}
+
+fn store_on(servers: &Servers) -> StoreSettings {
+    let url = match servers {
+        Servers::One(server) => server.url(),
+        Servers::Cluster(cluster) => cluster.url(),
+    };
+    StoreSettings::Redis { url: Secret::new(url), ca: None, partitions: 16 }
 }
 
 /// The one place that knows how the router is started in a process.
