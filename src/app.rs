@@ -299,8 +299,8 @@ async fn open_store(settings: &Settings) -> Result<Arc<dyn Store>, AppError> {
             let options = SqliteOptions { partitions: *partitions, ..SqliteOptions::default() };
             Ok(SqliteStore::open(path, options)?)
         }
-        StoreSettings::Redis { url, partitions } => {
-            Ok(RedisStore::open(url.expose(), *partitions, &settings.node_id).await?)
+        StoreSettings::Redis { url, ca, partitions } => {
+            Ok(RedisStore::open_trusting(ca.as_deref(), url.expose(), *partitions, &settings.node_id).await?)
         }
     }
 }

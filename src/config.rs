@@ -56,10 +56,12 @@ pub enum StoreSettings {
         /// Fixed when the store is created; default 256.
         partitions: u16,
     },
-    /// `kind = "redis"`: a Redis server.
+    /// `kind = "redis"`: a Redis server, or several.
     Redis {
-        /// `redis://user:password@host:6379/0`. Secret for the password in it.
+        /// `redis://user:password@host:6379/0`, or one that names a cluster or sentinels. Secret for the password in it.
         url: Secret,
+        /// A PEM file of who may vouch for the servers; default: the system's authorities. Relative to the settings file.
+        ca: Option<PathBuf>,
         /// Fixed when the store is created; default 256.
         partitions: u16,
     },
@@ -196,12 +198,13 @@ enum Form {
 }
 
 /// Every key, for the environment; the reader below says what each must be.
-const KEYS: [(&str, Form); 19] = [
+const KEYS: [(&str, Form); 20] = [
     ("listen", Form::Text),
     ("node_id", Form::Text),
     ("store.kind", Form::Text),
     ("store.path", Form::Text),
     ("store.url", Form::Text),
+    ("store.ca", Form::Text),
     ("store.partitions", Form::Number),
     ("security.admin_token", Form::Text),
     ("security.jwt_keys", Form::List),
@@ -249,6 +252,12 @@ impl Settings {
             *root = directory.join(&*root);
             if let Err(what) = check_root(root) {
                 read.add(format!("egress.extra_roots[{n}]"), what);
+            }
+        }
+        if let StoreSettings::Redis { ca: Some(ca), .. } = &mut settings.store {
+            *ca = directory.join(&*ca);
+            if let Err(what) = check_root(ca) {
+                read.add("store.ca", what);
             }
         }
         if let Some(tls) = &mut settings.tls {
@@ -355,7 +364,8 @@ fn read_store(fields: Fields<'_>) -> StoreSettings {
         _ => Ok(PathBuf::from(text)),
     });
     // A file that is prepared for both kinds is not wrong.
-    let url = fields.parsed("url", |text| url_fault(text).map_or_else(|| Ok(Secret::new(text)), Err));
+    let ca = fields.text("ca").map(PathBuf::from);
+    let url = fields.parsed("url", |text| url_fault(text, ca.is_some()).map_or_else(|| Ok(Secret::new(text)), Err));
     let partitions = fields.integer("partitions", 1..=MAX_PARTITIONS).and_then(|n| u16::try_from(n).ok());
     let partitions = partitions.unwrap_or(256);
     if kind == Some("redis") {
@@ -363,7 +373,7 @@ fn read_store(fields: Fields<'_>) -> StoreSettings {
     }
     fields.finish();
     match (kind, url) {
-        (Some("redis"), Some(url)) => StoreSettings::Redis { url, partitions },
+        (Some("redis"), Some(url)) => StoreSettings::Redis { url, ca, partitions },
         _ => StoreSettings::Embedded { path: path.unwrap_or_else(|| PathBuf::from("./tract-data")), partitions },
     }
 }

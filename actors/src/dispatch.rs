@@ -17,7 +17,10 @@ use std::{
     },
     time::Duration,
 };
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+};
 use tract_domain::Timestamp;
 
 /// Deliveries that wait for their courier to look. Past it the courier reads the store instead.
@@ -34,6 +37,9 @@ const UPDATES: usize = 4096;
 
 /// Outcomes that go to the store in one step.
 const UPDATE_BATCH: usize = 512;
+
+/// Batches of outcomes that the store did not take, and that are tried again; with more, all wait.
+const DELAYED: usize = 16;
 
 /// How long to wait when the store does not take outcomes.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -335,19 +341,32 @@ impl Couriers {
     }
 }
 
-/// Writes what became of deliveries, many at a time. An outcome that is lost with the process costs a duplicate.
+/// Writes what became of deliveries, many at a time. An outcome that is lost with the process costs a duplicate. What the
+/// store does not take at once is tried again apart from the others: a part of the store may be away, and the rest not.
 async fn write_outcomes(world: World, mut outcomes: mpsc::Receiver<Outcome>) {
     let mut batch = Vec::with_capacity(UPDATE_BATCH);
+    let mut delayed = JoinSet::new();
     while outcomes.recv_many(&mut batch, UPDATE_BATCH).await > 0 {
         let (updates, attempting): (Vec<_>, Vec<_>) = batch.drain(..).map(|o| (o.update, o.attempting)).unzip();
-        if !write(&world, &updates).await {
-            // One of them meets something unreadable: the others must not suffer for it.
-            for update in &updates {
-                write(&world, std::slice::from_ref(update)).await;
-            }
+        if world.store.update_outbox(updates.clone()).await.is_ok() {
+            continue;
         }
-        drop(attempting);
+        while delayed.try_join_next().is_some() {}
+        if delayed.len() >= DELAYED {
+            delayed.join_next().await;
+        }
+        let world = world.clone();
+        delayed.spawn(async move {
+            if !write(&world, &updates).await {
+                // One of them meets something unreadable: the others must not suffer for it.
+                for update in &updates {
+                    write(&world, std::slice::from_ref(update)).await;
+                }
+            }
+            drop(attempting);
+        });
     }
+    delayed.join_all().await;
 }
 
 /// Writes outcomes, for as long as it takes. False if the store holds something unreadable in their place.

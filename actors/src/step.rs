@@ -180,7 +180,7 @@ impl Try<'_> {
         }
         let (command, extra) = match self.job {
             Job::Ask { command, idempotency, .. } => {
-                (command.clone(), Extra { idempotency: *idempotency, ..Extra::default() })
+                (command.clone(), Extra { idempotency: idempotency.clone(), ..Extra::default() })
             }
             Job::HandoffAnswered { by, epoch } => {
                 (Command::HandoffAnswered { by: by.clone(), epoch: *epoch }, Extra::default())
@@ -203,7 +203,7 @@ impl Try<'_> {
     /// The first answer, if the caller's key has been used.
     async fn kept(&self) -> Result<Option<Answer>, Failure> {
         let Job::Ask { idempotency: Some(key), .. } = self.job else { return Ok(None) };
-        let kept = self.world.store.kept(&key.key, self.world.clock.now()).await.map_err(read_failure)?;
+        let kept = self.world.store.kept(key, self.world.clock.now()).await.map_err(read_failure)?;
         match kept {
             None => Ok(None),
             Some(Kept { request, answer: KeptAnswer::Thread { reply, message_ids, at } }) if request == key.request => {

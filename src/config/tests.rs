@@ -97,7 +97,16 @@ fn each_mistake_is_named_with_line_and_key() {
         ("[store]\nkind = \"mysql\"", "tract.toml:2: store.kind: must be \"embedded\""),
         ("[store]\nkind = \"redis\"", "tract.toml:1: store.url: is missing"),
         ("[store]\nkind = \"redis\"\nurl = \"localhost\"", "tract.toml:3: store.url: must be like redis://"),
-        ("[store]\nurl = \"redis+cluster://x\"", "tract.toml:2: store.url: TLS, Sentinel and Cluster are not built"),
+        ("[store]\nurl = \"redis+cluster://x/1\"", "tract.toml:2: store.url: must be like redis+cluster://"),
+        ("[store]\nurl = \"redis+sentinel://x\"", "tract.toml:2: store.url: must be like redis+sentinel://"),
+        (
+            "[store]\nca = \"a.pem\"\nurl = \"redis://x\"",
+            "tract.toml:3: store.url: has no TLS, so store.ca means nothing",
+        ),
+        (
+            "[store]\nkind = \"redis\"\nurl = \"rediss://x\"\nca = \"no-such.pem\"",
+            "tract.toml:4: store.ca: no-such.pem: ",
+        ),
         ("[store]\npath = \"\"", "tract.toml:2: store.path: must not be empty"),
         ("[store]\npartitions = 0", "tract.toml:2: store.partitions: must be from 1 to 1024"),
         ("[store]\npartitions = -1", "tract.toml:2: store.partitions: must be from 1 to 1024"),

@@ -19,7 +19,7 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use std::fmt::Write;
 use std::sync::Arc;
-use tract_actors::ports::{Endpoint, NewDelivery, OpenThread, StoreError, Tenants, UserWrite, What, Written};
+use tract_actors::ports::{Endpoint, KeyHome, NewDelivery, OpenThread, StoreError, Tenants, UserWrite, What, Written};
 use tract_actors::router::{Ask, Failure};
 use tract_domain::{
     BusinessId, ClientId, Command, DevicePlatform, Json, MessageType, Origin, Policy, Reply, Thread, Topic, UserId,
@@ -163,8 +163,8 @@ impl Edge {
         let platform = body.check()?;
         let (business, policy) = self.business(client, body.business_id)?;
         let scope = Scope { client, receiver: "", route: "user", thread: "" };
-        let key = key.map(|key| key.scoped(scope, self.now()));
         let user_id = self.store.user_id(client, business, &body.auth_id);
+        let key = key.map(|key| key.scoped(scope, KeyHome::User(user_id.clone()), self.now()));
         for _ in 0..TRIES {
             if let Some(key) = &key
                 && let Some(answer) = self.kept(key).await?
@@ -191,7 +191,7 @@ impl Edge {
                 expected_version: stored.map_or(0, |user| user.version),
                 profile: Some(rendered(&profile)),
                 open: Some(self.opening(client, business, &policy, &user_id).await?),
-                idempotency: key.map(|key| (key, answer.clone())),
+                idempotency: key.clone().map(|key| (key, answer.clone())),
                 now: self.now(),
             };
             if self.written(write).await? == Written::Applied {
@@ -328,7 +328,7 @@ pub async fn log_message(
     let user_id = edge.store.user_id(&side.client, business, auth_id);
     let scope = Scope { client: &side.client, receiver: "", route: "log_message_from_user", thread: user_id.as_str() };
     let ask = Ask {
-        idempotency: key.map(|key| key.scoped(scope, edge.now())),
+        idempotency: key.map(|key| key.scoped(scope, KeyHome::Thread(user_id.clone()), edge.now())),
         user_id: user_id.clone(),
         client: side.client.clone(),
         command: Command::Ceu { body: said, metadata: None },
@@ -400,7 +400,7 @@ pub async fn enable_webhook(
         return Err(Problem::new(StatusCode::NOT_FOUND, "unknown_webhook", text));
     }
     let scope = Scope { client: &side.client, receiver: "", route: "webhook", thread: "" };
-    let key = key.map(|key| key.scoped(scope, edge.now()));
+    let key = key.map(|key| key.scoped(scope, KeyHome::Configuration, edge.now()));
     if let Some(key) = &key
         && let Some(answer) = edge.kept(key).await?
     {

@@ -4,7 +4,7 @@ use super::{Edge, Problem};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use sha2::{Digest, Sha256};
-use tract_actors::ports::{IdempotencyKey, KeptAnswer, StoreError};
+use tract_actors::ports::{IdempotencyKey, KeptAnswer, KeyHome, StoreError};
 use tract_domain::{ClientId, Json, Timestamp};
 
 /// How long an answer is kept, in milliseconds.
@@ -36,14 +36,14 @@ impl RequestKey {
         }
     }
     /// The key in its scope. `receiver` and `thread` are empty where there is none.
-    pub fn scoped(&self, scope: Scope<'_>, now: Timestamp) -> IdempotencyKey {
+    pub fn scoped(&self, scope: Scope<'_>, home: KeyHome, now: Timestamp) -> IdempotencyKey {
         let mut hash = Sha256::new();
         // Each part behind its length, so that no two scopes can run together into the same bytes.
         for part in [scope.client.as_str(), scope.receiver, scope.route, scope.thread, &self.key] {
             hash.update((part.len() as u64).to_be_bytes());
             hash.update(part);
         }
-        IdempotencyKey { key: hash.finalize().into(), request: self.body, expires_at: now.plus(KEPT_MS) }
+        IdempotencyKey { home, key: hash.finalize().into(), request: self.body, expires_at: now.plus(KEPT_MS) }
     }
 }
 
@@ -63,7 +63,7 @@ pub struct Scope<'a> {
 impl Edge {
     /// The body that was kept for this key, if any; a 422 if it was for another request.
     pub async fn kept(&self, key: &IdempotencyKey) -> Result<Option<Json>, Problem> {
-        match self.store.kept(&key.key, self.now()).await? {
+        match self.store.kept(key, self.now()).await? {
             None => Ok(None),
             Some(kept) if kept.request != key.request => Err(Problem::key_reused()),
             Some(kept) => match kept.answer {
@@ -123,18 +123,19 @@ mod tests {
         let key = read(b"k").unwrap().unwrap();
         let now = Timestamp(5);
         let scope = Scope { client: &client, receiver: "prinkle", route: "r", thread: "t" };
-        let hash = |scope| key.scoped(scope, now).key;
+        let scoped = |key: &RequestKey, scope| key.scoped(scope, KeyHome::Configuration, now);
+        let hash = |scope| scoped(&key, scope).key;
         let all = [
             hash(scope),
             hash(Scope { client: &other, ..scope }),
             hash(Scope { client: &other, receiver: "rinkle", ..scope }),
             hash(Scope { receiver: "prinkler", route: "", ..scope }),
             hash(Scope { route: "rt", thread: "", ..scope }),
-            read(b"kk").unwrap().unwrap().scoped(scope, now).key,
+            scoped(&read(b"kk").unwrap().unwrap(), scope).key,
         ];
         for (i, a) in all.iter().enumerate() {
             assert!(all[i + 1..].iter().all(|b| a != b), "{i}");
         }
-        assert_eq!(key.scoped(scope, now).expires_at, Timestamp(5 + 86_400_000));
+        assert_eq!(scoped(&key, scope).expires_at, Timestamp(5 + 86_400_000));
     }
 }

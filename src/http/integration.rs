@@ -10,6 +10,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
+use tract_actors::ports::KeyHome;
 use tract_actors::router::Ask;
 use tract_domain::{Command, Json, UserId};
 use utoipa::ToSchema;
@@ -61,7 +62,7 @@ pub async fn send_chat_to_agent(
     let scope =
         Scope { client: &caller.client, receiver: "", route: "send_chat_to_agent", thread: body.user_name.as_str() };
     let ask = Ask {
-        idempotency: key.map(|key| key.scoped(scope, edge.now())),
+        idempotency: key.map(|key| key.scoped(scope, KeyHome::Thread(body.user_name.clone()), edge.now())),
         user_id: body.user_name.clone(),
         client: caller.client.clone(),
         command: Command::SendToAgent {

@@ -14,7 +14,7 @@ use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::sync::Arc;
-use tract_actors::ports::IdempotencyKey;
+use tract_actors::ports::{IdempotencyKey, KeyHome};
 use tract_actors::router::{Answer, Ask};
 use tract_domain::{Agent, AgentEvent, Command, Json, ReceiverId, Reply, Sender, Topic, UserId};
 use utoipa::ToSchema;
@@ -203,7 +203,7 @@ impl Edge {
     fn thread_key(&self, key: &RequestKey, caller: &Caller, route: &str, user_id: &UserId) -> IdempotencyKey {
         let receiver: &ReceiverId = &caller.receiver;
         let scope = Scope { client: &caller.client, receiver: receiver.as_str(), route, thread: user_id.as_str() };
-        key.scoped(scope, self.now())
+        key.scoped(scope, KeyHome::Thread(user_id.clone()), self.now())
     }
 }
 

@@ -78,8 +78,13 @@ impl Handles {
 
     /// The partition that a handle carries; none when it cannot be one of ours.
     pub fn partition(&self, user_id: &UserId) -> Option<u16> {
-        partition_in(user_id.as_str()).filter(|partition| *partition < self.partitions)
+        partition(user_id, self.partitions)
     }
+}
+
+/// The partition that a handle carries, in a store of so many; none when it cannot be one of its.
+pub fn partition(user_id: &UserId, partitions: u16) -> Option<u16> {
+    partition_in(user_id.as_str()).filter(|partition| *partition < partitions)
 }
 
 /// The partition that a handle carries, whatever store it is of.

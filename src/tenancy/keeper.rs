@@ -138,7 +138,7 @@ impl Tenancy {
             let now = hook.registered_at;
             hook.registered_at = before.map_or(hook.registered_at, |h| h.registered_at);
             let hook = Arc::new(hook);
-            let keep = keep.map(|(key, render)| (key, render(&hook)));
+            let keep = keep.clone().map(|(key, render)| (key, render(&hook)));
             let mut changes = Vec::new();
             if before != Some(&hook) {
                 changes.push(Change::Hook(hook.clone()));
@@ -197,7 +197,7 @@ impl Tenancy {
             let old = directory.hook_secret(client, receiver).ok_or(TenancyError::Unknown("hook"))?;
             let previous = Previous::from(old.clone(), now);
             let until = previous.until;
-            let keep = keep.map(|(key, render)| (key, render(until)));
+            let keep = keep.clone().map(|(key, render)| (key, render(until)));
             let kept = KeptHookSecret {
                 client: client.clone(),
                 receiver: receiver.clone(),

@@ -94,11 +94,18 @@ fn check_says_what_is_wrong_and_where() {
     assert_eq!(stdout(&allowed), "ok\n");
     let variable = tract(here.path(), &["check"], &[("TRACT_STORE__KIND", "redis")]);
     assert!(stdout(&variable).contains("store.url: is missing"), "{variable:?}");
-    let redis = [("TRACT_STORE__KIND", "redis"), ("TRACT_STORE__URL", "redis+cluster://h")];
+    let redis = [("TRACT_STORE__KIND", "redis"), ("TRACT_STORE__URL", "redis+cluster://h/1")];
     let variable = tract(here.path(), &["check"], &redis);
-    assert!(stdout(&variable).starts_with("TRACT_STORE__URL: store.url: TLS, Sentinel and Cluster"), "{variable:?}");
-    let redis = [("TRACT_STORE__KIND", "redis"), ("TRACT_STORE__URL", "redis://127.0.0.1:1")];
-    assert_eq!(stdout(&tract(here.path(), &["check"], &redis)), "ok\n", "it asks nobody");
+    assert!(
+        stdout(&variable).starts_with("TRACT_STORE__URL: store.url: must be like redis+cluster://"),
+        "{variable:?}"
+    );
+    for url in
+        ["redis://127.0.0.1:1", "rediss+cluster://u:p@127.0.0.1:1,127.0.0.1:2", "redis+sentinel://127.0.0.1:1/mine"]
+    {
+        let redis = [("TRACT_STORE__KIND", "redis"), ("TRACT_STORE__URL", url)];
+        assert_eq!(stdout(&tract(here.path(), &["check"], &redis)), "ok\n", "it asks nobody");
+    }
     let names: Vec<_> = std::fs::read_dir(here.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(names.len(), 4, "it touches nothing: {names:?}");
 }

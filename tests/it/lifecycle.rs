@@ -27,6 +27,11 @@ async fn the_whole_life_of_a_thread_in_redis() {
     live_through(begin(Fixture::on_redis(tenants()).await).await).await;
 }
 
+#[tokio::test]
+async fn the_whole_life_of_a_thread_in_a_redis_cluster() {
+    live_through(begin(Fixture::on_cluster(tenants()).await).await).await;
+}
+
 async fn live_through(mut story: Story) {
     a_user_is_created(&mut story).await;
     the_bot_answers_in_order(&mut story).await;

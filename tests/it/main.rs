@@ -28,6 +28,7 @@ mod signed_requests;
 mod store_contract;
 mod store_embedded;
 mod store_redis;
+mod store_redis_cluster;
 mod support;
 mod tenancy_matrix;
 mod tls;

@@ -17,8 +17,8 @@ use std::{
 use tempfile::TempDir;
 use tract::store::{OpenError, SqliteOptions, SqliteStore, redis::RedisStore};
 use tract_actors::ports::{
-    Commit, DeadlineChange, Document, DocumentWrite, End, Endpoint, IdempotencyKey, Leave, NewDelivery, Replay,
-    Replayed, Store, What, Written,
+    Commit, DeadlineChange, Document, DocumentWrite, End, Endpoint, IdempotencyKey, KeyHome, Leave, NewDelivery,
+    Replay, Replayed, Store, What, Written,
 };
 use tract_domain::Reply;
 
@@ -71,6 +71,7 @@ async fn fill(store: &dyn Store) {
             let sequence = commit.thread.sequence();
             let outbox = [&one, &two, &channel].map(|endpoint| delivery(endpoint, sequence)).to_vec();
             let key = IdempotencyKey {
+                home: KeyHome::Thread(user_id.clone()),
                 key: [u8::try_from(n).unwrap(); 32],
                 request: [7; 32],
                 expires_at: NOW.plus(86_400_000),
@@ -108,7 +109,10 @@ async fn fill(store: &dyn Store) {
     store.bury(&two, &held(store).await, NOW, 5, NOW.plus(500)).await.unwrap();
     let which = Replayed::Since(NOW.plus(400));
     assert_eq!(store.replay(Replay { endpoints: vec![one], which, limit: 1, now: NOW.plus(600) }).await, Ok(1));
-    store.keep(key(200, 1, NOW.plus(86_400_000)), json(r#"{"made":true}"#), NOW).await.unwrap();
+    store
+        .keep(key(&KeyHome::Configuration, 200, 1, NOW.plus(86_400_000)), json(r#"{"made":true}"#), NOW)
+        .await
+        .unwrap();
     assert_eq!(store.remember_request([9; 32], NOW.plus(150_000), NOW).await, Ok(true));
 
     // One thread leaves, and one feed begins later.
@@ -206,7 +210,7 @@ async fn everything_comes_back_as_it_was() {
         let which = Replayed::Since(NOW);
         assert_eq!(store.replay(Replay { endpoints: vec![two], which, limit: 99, now: NOW }).await, Ok(5));
         assert_eq!(store.remember_request([9; 32], NOW.plus(150_000), NOW).await, Ok(false));
-        assert!(store.kept(&[200; 32], NOW).await.unwrap().is_some());
+        assert!(kept(&*store, &KeyHome::Configuration, 200, NOW).await.is_some());
         let newcomer = open_thread(&*store, 1, "somebody new").await;
         assert!(store.thread(&newcomer).await.unwrap().is_some());
         assert_eq!(store.count_threads(None, None, None).await, Ok(60));

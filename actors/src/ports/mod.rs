@@ -168,14 +168,28 @@ pub enum StoreError {
 }
 
 /// A caller's `Idempotency-Key` in its scope, and what it was used for (section 2).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IdempotencyKey {
+    /// What its request changes.
+    pub home: KeyHome,
     /// SHA-256 over client, receiver, route, thread and key.
     pub key: [u8; 32],
     /// SHA-256 of the body.
     pub request: [u8; 32],
     /// When it may be forgotten.
     pub expires_at: Timestamp,
+}
+
+/// What the request of a key changes: a store may keep the answer there, so that both are one step. The same key has the
+/// same home each time it is asked for; only one that belongs to a user's request is also known from another user's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeyHome {
+    /// This thread.
+    Thread(UserId),
+    /// The user of this thread. The scope of the key is not the user: used for another user's request, it is found.
+    User(UserId),
+    /// The configuration, or nothing in particular.
+    Configuration,
 }
 
 /// An answer that was kept for a key.
@@ -360,7 +374,7 @@ pub trait Store: Outbox + Retention {
     async fn next_due(&self, strands: &[u16]) -> Result<Option<Timestamp>, StoreError>;
 
     /// The answer kept for a key, unless it has expired.
-    async fn kept(&self, key: &[u8; 32], now: Timestamp) -> Result<Option<Kept>, StoreError>;
+    async fn kept(&self, key: &IdempotencyKey, now: Timestamp) -> Result<Option<Kept>, StoreError>;
     /// Remembers a signed request by its key through `until`. False if it is remembered already: of the same request twice
     /// at once, exactly one is new (section 3).
     async fn remember_request(&self, key: [u8; 32], until: Timestamp, now: Timestamp) -> Result<bool, StoreError>;

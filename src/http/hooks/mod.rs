@@ -16,7 +16,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
-use tract_actors::ports::{Endpoint, IdempotencyKey};
+use tract_actors::ports::{Endpoint, IdempotencyKey, KeyHome};
 use tract_domain::{Json, Topic, topic::COLLECTION_STATE};
 use utoipa::ToSchema;
 
@@ -227,7 +227,7 @@ fn topic(category: &str, subcategory: &str) -> Result<Topic, Problem> {
 
 fn hook_key(edge: &Edge, key: &RequestKey, caller: &Caller, route: &'static str) -> IdempotencyKey {
     let scope = Scope { client: &caller.client, receiver: caller.receiver.as_str(), route, thread: "" };
-    key.scoped(scope, edge.now())
+    key.scoped(scope, KeyHome::Configuration, edge.now())
 }
 
 #[cfg(test)]

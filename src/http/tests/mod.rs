@@ -72,7 +72,7 @@ impl Threads for Direct {
         let stored = self.store.thread(&ask.user_id).await.unwrap();
         let stored = stored.filter(|s| s.key.client == ask.client).ok_or(Failure::UnknownUser)?;
         if let Some(key) = &ask.idempotency
-            && let Some(kept) = self.store.kept(&key.key, now).await.unwrap()
+            && let Some(kept) = self.store.kept(key, now).await.unwrap()
         {
             if kept.request != key.request {
                 return Err(Failure::KeyReused);

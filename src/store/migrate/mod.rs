@@ -35,7 +35,7 @@ pub enum Location {
 impl Location {
     /// Reads what an operator writes: a URL with a scheme, else a directory.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
-        match super::redis::url_fault(text) {
+        match super::redis::url_fault(text, false) {
             None => Ok(Self::Redis(Secret::new(text))),
             Some(fault) if text.contains("://") => Err(fault),
             Some(_) if text.is_empty() => Err("must be a directory or a redis:// URL"),

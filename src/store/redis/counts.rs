@@ -1,7 +1,7 @@
 //! How many deliveries this node was told of in each partition that it acts for: when the server has counted more, a notice
 //! was lost.
 
-use super::writer::lock;
+use super::sinks::lock;
 use std::{collections::HashMap, sync::Mutex};
 
 /// See the module.

@@ -54,23 +54,25 @@ async fn forms<'a>(
     found.into_iter().map(|form| form.map(|form| DeliveryForm::read(&form)).transpose()).collect()
 }
 
-/// Parts of what waits for an endpoint.
+/// Parts of what waits for an endpoint; none of those whose servers are away.
 pub(super) async fn outbox(
     reader: &mut Reader,
     place: Place,
     endpoint: &Endpoint,
     parts: &[Part],
-) -> Result<Vec<Vec<Delivery>>, Fault> {
+) -> Result<Vec<Option<Vec<Delivery>>>, Fault> {
     let range = |part: &Part| {
         let (key, limit) = (Partition(part.strand).waiting(endpoint), part.limit.min(MOST));
         command!("ZRANGE", key, format!("({}", part.after), "+inf", "BYSCORE", "LIMIT", 0, limit)
     };
-    let found: Vec<Vec<u64>> = reader.all(parts.iter().map(range).collect()).await?;
-    let mut pages: Vec<Vec<Delivery>> = parts.iter().map(|_| Vec::new()).collect();
-    let ids: Vec<u64> = found.into_iter().flatten().collect();
+    let found: Vec<Option<Vec<u64>>> = reader.partly(parts.iter().map(range).collect()).await?;
+    let mut pages: Vec<Option<Vec<Delivery>>> = found.iter().map(|part| part.as_ref().map(|_| Vec::new())).collect();
+    let ids: Vec<u64> = found.into_iter().flatten().flatten().collect();
     for delivery in records(reader, place, endpoint, &ids).await? {
-        if let Some(n) = parts.iter().position(|part| part.strand == delivery.strand) {
-            pages[n].push(delivery);
+        if let Some(n) = parts.iter().position(|part| part.strand == delivery.strand)
+            && let Some(page) = &mut pages[n]
+        {
+            page.push(delivery);
         }
     }
     Ok(pages)
@@ -96,6 +98,7 @@ pub(super) async fn overdue(
     let (mut old, mut oldest, mut room) = (Vec::new(), None::<Timestamp>, limit);
     let pages = outbox(reader, place, endpoint, &parts).await?;
     for ((strand, epoch), page) in held.into_iter().zip(pages) {
+        let Some(page) = page else { continue };
         // Ids are given out in the order of creation, so the first that is too young ends it.
         let count = page.iter().take(share.min(room)).take_while(|delivery| delivery.created_at <= before).count();
         room -= count;

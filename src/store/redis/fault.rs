@@ -1,5 +1,6 @@
 //! What can go wrong between here and Redis, and what callers are told of it.
 
+use super::target::Address;
 use crate::store::record::RecordError;
 use redis::{FromRedisValue, RedisError, ServerErrorKind, Value};
 use tract_actors::ports::StoreError;
@@ -13,6 +14,9 @@ pub(super) enum Fault {
     /// No connection was free or could be made.
     #[error("no connection to Redis: {0}")]
     Pool(#[from] deadpool_redis::PoolError),
+    /// No server that can do it is known.
+    #[error("{0}")]
+    Nobody(String),
     /// A stored form cannot be written or read.
     #[error(transparent)]
     Record(#[from] RecordError),
@@ -28,7 +32,9 @@ impl Fault {
     /// What callers are told of a read, or of a step before it was sent: nothing was done.
     pub(super) fn told(&self) -> StoreError {
         match self {
-            Self::Redis(_) | Self::Pool(_) | Self::Closed => StoreError::Unavailable(self.to_string()),
+            Self::Redis(_) | Self::Pool(_) | Self::Nobody(_) | Self::Closed => {
+                StoreError::Unavailable(self.to_string())
+            }
             Self::Record(_) | Self::Unreadable(_) => StoreError::Corrupt(self.to_string()),
         }
     }
@@ -51,10 +57,39 @@ pub(super) fn refused(error: &redis::ServerError) -> StoreError {
     }
 }
 
-/// Whether the server answered that it is not there yet, or does not know the scripts: asking again will do.
-pub(super) fn is_passing(reply: &Value) -> bool {
-    let Value::ServerError(error) = reply else { return false };
-    matches!(error.kind(), Some(ServerErrorKind::BusyLoading | ServerErrorKind::NoScript | ServerErrorKind::TryAgain))
+/// Why a server did not do what another one would, or the same one later. It did nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Redirect {
+    /// The key is on its way there; until it is, both may have some of its slot.
+    Moving(Option<Address>),
+    /// It is another server's.
+    Elsewhere,
+    /// It does not know the scripts.
+    Unknown,
+    /// It is starting, or the keys of a script are on their way, some here and some there.
+    Later,
+}
+
+/// What an error says of where and when to ask again; nothing, if it is for whoever asked. `from` is who answered.
+pub(super) fn redirect(error: &redis::ServerError, from: &Address) -> Option<Redirect> {
+    Some(match error.kind()? {
+        ServerErrorKind::Ask => {
+            let to = error.details().and_then(|details| details.split_once(' ')).map(|(_, to)| to);
+            // Without a host it is the one that was asked.
+            let to = to.and_then(|to| match to.strip_prefix(':') {
+                Some(port) => Some(Address::new(&from.host, port.parse().ok()?)),
+                None => Address::read(to),
+            });
+            Redirect::Moving(to)
+        }
+        ServerErrorKind::Moved
+        | ServerErrorKind::ReadOnly
+        | ServerErrorKind::MasterDown
+        | ServerErrorKind::ClusterDown => Redirect::Elsewhere,
+        ServerErrorKind::NoScript => Redirect::Unknown,
+        ServerErrorKind::BusyLoading | ServerErrorKind::TryAgain => Redirect::Later,
+        _ => return None,
+    })
 }
 
 /// Reads a reply.

@@ -23,6 +23,38 @@ pub(super) fn received(endpoint: &Endpoint) -> String {
     format!("{{tract:to:{}}}:received", endpoint.name())
 }
 
+/// Where the answer for an idempotency key is kept: with what its request changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Home {
+    Partition(Partition),
+    Configuration,
+}
+
+impl Home {
+    fn named(self, what: &str) -> String {
+        match self {
+            Self::Partition(partition) => partition.named(what),
+            Self::Configuration => format!("{{tract:config}}:{what}"),
+        }
+    }
+    /// Answers by idempotency key. Hash.
+    pub(super) fn answers(self) -> String {
+        self.named("answers")
+    }
+    /// When those expire. Sorted set.
+    pub(super) fn answer_expiries(self) -> String {
+        self.named("answer-expiries")
+    }
+    /// Signed requests with who asked; none in the configuration. Hash.
+    pub(super) fn requests(self) -> String {
+        self.named("requests")
+    }
+    /// When those expire. Sorted set.
+    pub(super) fn request_expiries(self) -> String {
+        self.named("request-expiries")
+    }
+}
+
 /// The keys of one partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Partition(pub(super) u16);
@@ -53,22 +85,6 @@ impl Partition {
     /// The names of endpoints that anything of this partition was ever addressed to. Set.
     pub(super) fn endpoints(self) -> String {
         self.named("endpoints")
-    }
-    /// Answers by idempotency key. Hash.
-    pub(super) fn answers(self) -> String {
-        self.named("answers")
-    }
-    /// When those expire. Sorted set.
-    pub(super) fn answer_expiries(self) -> String {
-        self.named("answer-expiries")
-    }
-    /// Signed requests with who asked. Hash.
-    pub(super) fn requests(self) -> String {
-        self.named("requests")
-    }
-    /// When those expire. Sorted set.
-    pub(super) fn request_expiries(self) -> String {
-        self.named("request-expiries")
     }
     /// A thread. Hash.
     pub(super) fn thread(self, user_id: &UserId) -> String {

@@ -8,13 +8,12 @@
 use super::{
     fault::{Fault, read},
     keys::{self, Partition},
-    reader::{Reader, command},
+    reader::{Pools, Reader, command},
     script::{Call, Script},
+    sinks::{Sinks, Standing, lock},
     thread_step::Place,
-    writer::{Sinks, Standing, lock},
 };
 use ::redis::Value;
-use deadpool_redis::Pool;
 use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -23,7 +22,7 @@ use std::{
 };
 use tokio::{
     sync::{Notify, mpsc, oneshot, watch},
-    time::{Instant, MissedTickBehavior, interval, sleep_until, timeout_at},
+    time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
 use tract_actors::ports::{Held, Lease, Node};
 
@@ -35,6 +34,10 @@ const EVERY: Duration = Duration::from_secs(1);
 
 /// How long attempts under way may hold up that a lease is given back.
 const PATIENCE: Duration = Duration::from_millis(700);
+
+/// How long the keeper waits for a server, so that one that does not answer costs no lease on partitions of others: it asks
+/// a few times in a round.
+const ANSWERED_WITHIN: Duration = Duration::from_millis(800);
 
 /// Things that may wait to be told to the keeper; more than there are partitions.
 const COMMANDS: usize = 4096;
@@ -80,7 +83,7 @@ pub(super) struct Office {
     pub(super) place: Place,
     pub(super) node_id: String,
     /// Connections of its own, so that no other traffic costs a lease.
-    pub(super) pool: Pool,
+    pub(super) pools: Arc<Pools>,
     /// The key of the handles, by which the store is known.
     pub(super) handle_key: [u8; 32],
     pub(super) sinks: Arc<Sinks>,
@@ -100,7 +103,6 @@ impl Leases {
             started_at,
             leases: BTreeMap::new(),
             counted: HashMap::new(),
-            valid_until: Instant::now() + LASTS,
             draining: false,
             shown,
             nodes: Arc::clone(&nodes),
@@ -143,11 +145,21 @@ impl Leases {
     }
 }
 
+/// At this time; never, if there is none.
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => std::future::pending().await,
+    }
+}
+
 /// A lease of this node.
 struct Mine {
     epoch: u64,
     /// It is to be given back, and since when.
     ending: Option<Instant>,
+    /// Until then it is held for sure.
+    valid_until: Instant,
 }
 
 struct Keeper {
@@ -156,8 +168,6 @@ struct Keeper {
     leases: BTreeMap<u16, Mine>,
     /// How many deliveries the server had counted in each partition when it was looked at last.
     counted: HashMap<u16, u64>,
-    /// Until then what is held is held for sure.
-    valid_until: Instant,
     draining: bool,
     shown: watch::Sender<Held>,
     nodes: Arc<Mutex<Vec<Node>>>,
@@ -168,16 +178,16 @@ impl Keeper {
         let mut tick = interval(EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let valid_until = self.valid_until;
+            let expiry = self.leases.values().map(|mine| mine.valid_until).min();
             let impatient = self.leases.values().filter_map(|mine| mine.ending).min().map(|since| since + PATIENCE);
             let what = tokio::select! {
                 what = told.recv() => what,
                 _ = tick.tick() => Some(Tell::Look),
-                () = sleep_until(valid_until), if !self.leases.is_empty() => {
-                    self.lose_all("they could not be renewed in time");
+                () = at(expiry) => {
+                    self.lose_expired();
                     continue;
                 }
-                () = sleep_until(impatient.unwrap_or(valid_until)), if impatient.is_some() => {
+                () = at(impatient) => {
                     self.let_go_late().await;
                     continue;
                 }
@@ -214,11 +224,8 @@ impl Keeper {
 
     /// Looks after the leases; what goes wrong is tried again with the next tick.
     async fn look(&mut self) {
-        let bound = self.valid_until.max(Instant::now() + EVERY);
-        match timeout_at(bound, self.pass()).await {
-            Ok(Ok(())) => {}
-            Ok(Err(fault)) => tracing::warn!(%fault, "the leases could not be looked after"),
-            Err(_) => tracing::warn!("Redis did not answer in time about the leases"),
+        if let Err(fault) = self.pass().await {
+            tracing::warn!(%fault, "the leases could not be looked after");
         }
         self.show();
     }
@@ -228,9 +235,13 @@ impl Keeper {
             return Ok(());
         }
         let started = Instant::now();
-        let mut reader = Reader::take(&self.office.pool).await?;
-        let key: Option<Vec<u8>> = reader.one(command!("HGET", keys::STORE, "handle_key")).await?;
-        if key.is_none_or(|key| key != self.office.handle_key) {
+        // Who has none yet can lose none.
+        let patience = if self.leases.is_empty() { LASTS } else { ANSWERED_WITHIN };
+        let mut reader = self.office.pools.reader_within(patience);
+        let key = reader.some(vec![command!("HGET", keys::STORE, "handle_key")]).await.pop().flatten();
+        // A server that does not answer says nothing; the leases of others are renewed all the same.
+        let key = key.map(read::<Option<Vec<u8>>>).transpose()?;
+        if key.is_some_and(|key| key.is_none_or(|key| key != self.office.handle_key)) {
             self.office.standing.be_emptied();
             self.lose_all("the store was emptied");
             return Ok(());
@@ -238,15 +249,21 @@ impl Keeper {
         let strands: Vec<u16> = self.leases.keys().copied().collect();
         let mut calls = vec![self.beat()?];
         calls.extend(self.leases.iter().map(|(strand, mine)| self.lease(*strand, Some(mine.epoch))));
-        let mut replies = reader.carry_out(&calls).await?.into_iter();
-        let (now, nodes) = self.read_nodes(replies.next().unwrap_or(Value::Nil))?;
+        let mut replies = reader.some(calls.iter().map(Call::command).collect()).await.into_iter();
+        let said = match replies.next().flatten() {
+            Some(reply) => Some(self.read_nodes(reply)?),
+            None => None,
+        };
+        let mut unanswered = usize::from(said.is_none());
         for (strand, reply) in strands.into_iter().zip(replies) {
-            match read::<Option<(u64, u64)>>(reply)? {
-                Some((_, counted)) => self.renewed(strand, counted),
-                None => self.lose(strand),
+            match reply.map(read::<Option<(u64, u64)>>).transpose()? {
+                Some(Some((_, counted))) => self.renewed(strand, counted, started + LASTS),
+                Some(None) => self.lose(strand),
+                None => unanswered += 1,
             }
         }
-        self.valid_until = started + LASTS;
+        self.lose_expired();
+        let (now, nodes) = said.map_or_else(|| (None, lock(&self.nodes).clone()), |(now, nodes)| (Some(now), nodes));
         let share = self.share(&nodes);
         self.give_up_more_than(share);
         let wanted = share.saturating_sub(self.leases.len());
@@ -256,6 +273,9 @@ impl Keeper {
         metrics::gauge!("tract_nodes").set(nodes.len() as f64);
         *lock(&self.nodes) = nodes;
         self.show();
+        if unanswered > 0 {
+            return Err(Fault::Nobody(format!("no answer in time about {unanswered} of them")));
+        }
         Ok(())
     }
 
@@ -315,7 +335,10 @@ impl Keeper {
         usize::from(self.office.place.partitions).div_ceil(staying)
     }
 
-    fn renewed(&mut self, strand: u16, counted: u64) {
+    fn renewed(&mut self, strand: u16, counted: u64, valid_until: Instant) {
+        if let Some(mine) = self.leases.get_mut(&strand) {
+            mine.valid_until = valid_until;
+        }
         let before = self.counted.insert(strand, counted).unwrap_or(0);
         let told = self.office.sinks.counts.of(strand);
         if told < before {
@@ -333,6 +356,23 @@ impl Keeper {
             metrics::counter!("tract_lease_changes_total", "change" => "lost").increment(1);
             tracing::warn!(strand, "another node has taken over a partition");
         }
+    }
+
+    /// Does not act any more for what could not be renewed in time.
+    fn lose_expired(&mut self) {
+        let now = Instant::now();
+        let expired = self.leases.iter().filter(|(_, mine)| mine.valid_until <= now).map(|(strand, _)| *strand);
+        let expired: Vec<u16> = expired.collect();
+        if expired.is_empty() {
+            return;
+        }
+        tracing::error!(strands = expired.len(), "leases on partitions could not be renewed in time");
+        for strand in expired {
+            self.leases.remove(&strand);
+            self.forget(strand);
+            metrics::counter!("tract_lease_changes_total", "change" => "lost").increment(1);
+        }
+        self.show();
     }
 
     fn lose_all(&mut self, why: &'static str) {
@@ -363,32 +403,48 @@ impl Keeper {
 
     /// Takes so many partitions that nobody acts for: of those that a living node is said to have, the ones whose lease has
     /// expired, and this node's own. Such are left when the answer to who took them was lost, or who had them could not
-    /// renew them in time: it does not know of them any more.
-    async fn take_free(&mut self, reader: &mut Reader, now: u64, nodes: &[Node], wanted: usize) -> Result<(), Fault> {
+    /// renew them in time: it does not know of them any more. `now` is Redis' time, where it is known.
+    async fn take_free(
+        &mut self,
+        reader: &mut Reader,
+        now: Option<u64>,
+        nodes: &[Node],
+        wanted: usize,
+    ) -> Result<(), Fault> {
+        type Known = (Option<String>, Option<u64>);
         let others: HashSet<&str> =
             nodes.iter().filter(|node| !node.is_this).map(|node| node.instance.as_str()).collect();
         let rest = (0..self.office.place.partitions).filter(|strand| !self.leases.contains_key(strand));
         let rest: Vec<u16> = rest.collect();
         let lease = |strand: &u16| command!("HMGET", Partition(*strand).head(), "owner", "until");
-        let leases: Vec<(Option<String>, Option<u64>)> = reader.all(rest.iter().map(lease).collect()).await?;
+        let leases = reader.some(rest.iter().map(lease).collect()).await;
         // One that lasts longer than any was given under another server's clock, before a failover.
-        let not_yet = now + 1..=now + u64::try_from(LASTS.as_millis()).unwrap_or(u64::MAX);
-        let is_held = |(owner, until): &(Option<String>, Option<u64>)| {
-            owner.as_deref().is_some_and(|owner| others.contains(owner)) && until.is_some_and(|u| not_yet.contains(&u))
+        let not_yet = now.map(|now| now + 1..=now + u64::try_from(LASTS.as_millis()).unwrap_or(u64::MAX));
+        let is_held = |(owner, until): &Known| {
+            let lasts = not_yet.as_ref().is_none_or(|not_yet| until.is_some_and(|until| not_yet.contains(&until)));
+            owner.as_deref().is_some_and(|owner| others.contains(owner)) && lasts
         };
-        let free = rest.into_iter().zip(leases).filter(|(_, lease)| !is_held(lease));
+        let mut free = Vec::new();
+        for (strand, lease) in rest.into_iter().zip(leases) {
+            if let Some(lease) = lease {
+                free.push((strand, read::<Known>(lease)?));
+            }
+        }
+        let free = free.into_iter().filter(|(_, lease)| !is_held(lease));
         let mut free: Vec<u16> = free.map(|(strand, _)| strand).collect();
         // Not from the same end as everyone.
         let turn = self.office.place.instance.as_u128() % (free.len().max(1) as u128);
         free.rotate_left(usize::try_from(turn).unwrap_or(0));
         free.truncate(wanted);
         let calls: Vec<Call> = free.iter().map(|strand| self.lease(*strand, None)).collect();
-        let replies = reader.carry_out(&calls).await?;
+        let started = Instant::now();
+        let replies = reader.some(calls.iter().map(Call::command).collect()).await;
         for (strand, reply) in free.into_iter().zip(replies) {
-            if let Some((epoch, counted)) = read::<Option<(u64, u64)>>(reply)? {
+            if let Some((epoch, counted)) = reply.map(read::<Option<(u64, u64)>>).transpose()?.flatten() {
+                let valid_until = started + LASTS;
                 self.office.sinks.counts.set(strand, counted);
                 self.counted.insert(strand, counted);
-                self.leases.insert(strand, Mine { epoch, ending: None });
+                self.leases.insert(strand, Mine { epoch, ending: None, valid_until });
                 metrics::counter!("tract_lease_changes_total", "change" => "taken").increment(1);
             }
         }
@@ -413,8 +469,9 @@ impl Keeper {
         }
         self.show();
         metrics::counter!("tract_lease_changes_total", "change" => "given_back").increment(calls.len() as u64);
-        let give = async { Reader::take(&self.office.pool).await?.carry_out(&calls).await };
-        if !matches!(timeout_at(Instant::now() + EVERY, give).await, Ok(Ok(_))) {
+        let mut reader = self.office.pools.reader_within(ANSWERED_WITHIN);
+        let replies = reader.some(calls.iter().map(Call::command).collect()).await;
+        if replies.iter().any(Option::is_none) {
             tracing::warn!("leases could not be given back; they expire");
         }
     }
@@ -423,9 +480,8 @@ impl Keeper {
         let all = self.leases.keys().copied().collect();
         self.give_back(all).await;
         let gone = self.beat_with(String::new());
-        let leave = async { Reader::take(&self.office.pool).await?.carry_out(&[gone]).await };
         // Else the others notice it.
-        let _ = timeout_at(Instant::now() + EVERY, leave).await;
+        self.office.pools.reader_within(ANSWERED_WITHIN).some(vec![gone.command()]).await;
     }
 
     /// Shows what is held.

@@ -1,13 +1,14 @@
 //! The store in Redis as one side of a migration.
 
 use super::{
+    alone::{self, Alone, Hold},
     fault::Fault,
     form::DeliveryForm,
-    keys::{self, Partition},
+    keys::{self, Home, Partition},
     migrate_read::Reading,
-    open::{self, Alone, Hold, Purpose},
+    open::Purpose,
     other_step::SEPARATOR,
-    reader::{Reader, command},
+    reader::{Pools, Reader, command},
     thread_step::{Place, hex},
 };
 use crate::store::{
@@ -17,8 +18,7 @@ use crate::store::{
 };
 use ::redis::Cmd;
 use async_trait::async_trait;
-use deadpool_redis::Pool;
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 use tract_actors::ports::{Endpoint, KeptAnswer, StoreError};
 use tract_domain::{ClientId, UserId};
 
@@ -32,7 +32,7 @@ pub(super) const EMBEDDED_RANKS: u64 = 10_000_000_000;
 pub(in crate::store) struct RedisSide {
     handles: Handles,
     place: Place,
-    pool: Pool,
+    pools: Arc<Pools>,
     identity: Identity,
     /// Gone once the store is given back.
     hold: Option<Hold>,
@@ -45,8 +45,8 @@ pub(in crate::store) struct RedisSide {
 impl RedisSide {
     /// A store to read.
     pub(in crate::store) async fn source(url: &str, at: &Location) -> Result<Self, MigrateError> {
-        let partitions = open::partitions(url).await?.ok_or_else(|| MigrateError::NoStore(at.clone()))?;
-        let alone = open::open_alone(url, partitions, Purpose::Use).await?;
+        let partitions = alone::partitions(url).await?.ok_or_else(|| MigrateError::NoStore(at.clone()))?;
+        let alone = alone::open_alone(url, partitions, Purpose::Use).await?;
         if alone.parts_done.is_some() {
             alone.hold.give_back().await;
             return Err(MigrateError::Unfinished(at.clone()));
@@ -60,7 +60,7 @@ impl RedisSide {
         at: &Location,
         identity: Identity,
     ) -> Result<Self, MigrateError> {
-        let alone = open::open_alone(url, identity.partitions, Purpose::Fill(identity.handle_key)).await?;
+        let alone = alone::open_alone(url, identity.partitions, Purpose::Fill(identity.handle_key)).await?;
         let fault = match alone.parts_done {
             None => MigrateError::Occupied(at.clone()),
             Some(_) if alone.key != identity.handle_key => MigrateError::Another(at.clone()),
@@ -71,14 +71,14 @@ impl RedisSide {
     }
 
     fn of(alone: Alone) -> Self {
-        let Alone { handles, place, pool, key, hold, .. } = alone;
+        let Alone { handles, place, pools, key, hold, .. } = alone;
         let identity = Identity { partitions: place.partitions, handle_key: key };
         let (counts, last_ids) = (HashMap::new(), HashMap::new());
-        Self { handles, place, pool, identity, hold: Some(hold), counts, last_ids }
+        Self { handles, place, pools, identity, hold: Some(hold), counts, last_ids }
     }
 
-    async fn reader(&self) -> Result<Reader, Fault> {
-        Ok(Reader::take(&self.pool).await?)
+    fn reader(&self) -> Reader {
+        self.pools.reader()
     }
 
     /// The id of a delivery that had this rank: the same again, if it is one of this partition's; else one that keeps the
@@ -99,7 +99,7 @@ impl RedisSide {
     }
 
     async fn all(&self, commands: Vec<Cmd>) -> Result<(), StoreError> {
-        let mut reader = self.reader().await?;
+        let mut reader = self.reader();
         Ok(reader.write(commands).await?)
     }
 
@@ -171,14 +171,14 @@ impl RedisSide {
                 };
                 let ids = ids.iter().map(u64::to_string).collect::<Vec<_>>().join(",");
                 let value = format!("{expires_at} {} {ids} {}", hex(&request), record::write_kept(&answer)?);
-                let (home, key) = (self.place.home_of_key(&key), hex(&key));
+                let (home, key) = (Home::Partition(self.place.home_of_hash(&key)), hex(&key));
                 vec![
                     command!("HSET", home.answers(), &key, value),
                     command!("ZADD", home.answer_expiries(), expires_at, key),
                 ]
             }
             Record::Request { key, until } => {
-                let (home, key) = (self.place.home_of_key(&key), hex(&key));
+                let (home, key) = (Home::Partition(self.place.home_of_hash(&key)), hex(&key));
                 vec![
                     command!("HSET", home.requests(), &key, "migrated"),
                     command!("ZADD", home.request_expiries(), until, key),
@@ -297,21 +297,13 @@ impl Side for RedisSide {
 
     fn read(&self, part: Part) -> Pages {
         let (pages, read) = pages();
-        let (pool, place) = (self.pool.clone(), self.place);
-        tokio::spawn(async move {
-            match Reader::take(&pool).await.map_err(Fault::from) {
-                Ok(reader) => Reading { reader, place, pages, page: Vec::new() }.read(part).await,
-                Err(fault) => {
-                    // Whoever has gone away needs no answer.
-                    let _ = pages.send(Err(fault.told())).await;
-                }
-            }
-        });
+        let (reader, place) = (self.pools.reader(), self.place);
+        tokio::spawn(Reading { reader, place, pages, page: Vec::new() }.read(part));
         read
     }
 
     async fn done(&mut self) -> Result<usize, StoreError> {
-        let mut reader = self.reader().await?;
+        let mut reader = self.reader();
         let done: Option<usize> = reader.one(command!("HGET", keys::STORE, keys::PARTS_DONE)).await?;
         Ok(done.unwrap_or(0))
     }
@@ -325,7 +317,7 @@ impl Side for RedisSide {
     }
 
     async fn finish(&mut self, part: Part, done: usize) -> Result<(), StoreError> {
-        let mut reader = self.reader().await?;
+        let mut reader = self.reader();
         let commands = self.count(&mut reader, part).await?;
         self.last_ids.clear();
         drop(reader);
@@ -341,6 +333,6 @@ impl Side for RedisSide {
         if let Some(hold) = self.hold.take() {
             hold.give_back().await;
         }
-        self.pool.close();
+        self.pools.close();
     }
 }

@@ -3,7 +3,7 @@
 use super::{
     fault::Fault,
     form::DeliveryForm,
-    keys::{self, Partition},
+    keys::{self, Home, Partition},
     migrate::EMBEDDED_RANKS,
     other_step::SEPARATOR,
     query::unhex,
@@ -241,19 +241,29 @@ impl Reading {
     }
 
     async fn answers(&mut self) -> Result<(), Fault> {
-        for n in 0..self.place.partitions {
-            let partition = Partition(n);
+        let all = (0..self.place.partitions).map(|n| Home::Partition(Partition(n)));
+        for home in all.chain([Home::Configuration]) {
             let mut offset = 0;
             loop {
-                let range = command!("ZRANGE", partition.answer_expiries(), offset, offset + CHUNK - 1);
+                let range = command!("ZRANGE", home.answer_expiries(), offset, offset + CHUNK - 1);
                 let keys: Vec<String> = self.reader.one(range).await?;
                 if keys.is_empty() {
                     break;
                 }
-                let found: Vec<Option<String>> = self.reader.one(command!("HMGET", partition.answers(), &keys)).await?;
+                let found: Vec<Option<String>> = self.reader.one(command!("HMGET", home.answers(), &keys)).await?;
+                // One that is kept in two places is moved from where it is going to be.
+                let mut elsewhere = Vec::with_capacity(keys.len());
+                for key in &keys {
+                    let other = Home::Partition(self.place.home_of_hash(&unhex(key).ok_or(FORM)?));
+                    elsewhere.push((other != home, command!("HEXISTS", other.answers(), key)));
+                }
+                let (differs, asked): (Vec<bool>, Vec<_>) = elsewhere.into_iter().unzip();
+                let known: Vec<bool> = self.reader.all(asked).await?;
                 let mut page = Vec::with_capacity(keys.len());
-                for (key, value) in keys.iter().zip(found) {
-                    page.push(answer(key, &value.ok_or(FORM)?)?);
+                for (((key, value), differs), known) in keys.iter().zip(found).zip(differs).zip(known) {
+                    if !(differs && known) {
+                        page.push(answer(key, &value.ok_or(FORM)?)?);
+                    }
                 }
                 self.send(page).await?;
                 offset += CHUNK;
@@ -266,7 +276,7 @@ impl Reading {
         for n in 0..self.place.partitions {
             let mut offset = 0;
             loop {
-                let set = Partition(n).request_expiries();
+                let set = Home::Partition(Partition(n)).request_expiries();
                 let range = command!("ZRANGE", set, offset, offset + CHUNK - 1, "WITHSCORES");
                 let found: Vec<(String, i64)> = self.reader.one(range).await?;
                 if found.is_empty() {

@@ -1,8 +1,7 @@
 //! What other nodes do that concerns this one: Redis publishes it, and this task listens. A notice may be lost with its
 //! connection; so whoever connects anew looks at everything, and the keeper of the leases compares counts.
 
-use super::{leases::Poke, writer::Sinks};
-use ::redis::{Client, RedisResult};
+use super::{fault::Fault, leases::Poke, sinks::Sinks, topology::Topology};
 use futures_util::StreamExt;
 use std::{sync::Arc, time::Duration};
 use tokio::sync::{Notify, watch};
@@ -22,7 +21,7 @@ pub(super) fn of_node(instance: &str) -> String {
 
 /// What one needs to listen.
 pub(super) struct Listener {
-    pub(super) client: Client,
+    pub(super) topology: Arc<Topology>,
     pub(super) instance: String,
     pub(super) sinks: Arc<Sinks>,
     pub(super) held: watch::Receiver<Held>,
@@ -46,8 +45,8 @@ impl Listener {
     }
 
     /// Until the connection is lost.
-    async fn listen(&self) -> RedisResult<()> {
-        let mut pubsub = self.client.get_async_pubsub().await?;
+    async fn listen(&self) -> Result<(), Fault> {
+        let mut pubsub = self.topology.subscriber().await?;
         let mine = of_node(&self.instance);
         pubsub.subscribe(&mine).await?;
         pubsub.subscribe(LEASES).await?;

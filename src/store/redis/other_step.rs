@@ -2,9 +2,9 @@
 
 use super::{
     fault::{Fault, read},
-    keys::{self, Partition},
+    keys::{self, Home, Partition},
     script::{Call, Script},
-    thread_step::{Place, add_kept, hex},
+    thread_step::{Place, add_kept, add_kept_at, hex},
     writer::{Step, Told, Turn},
 };
 use crate::store::record;
@@ -40,16 +40,16 @@ pub(super) fn counted(calls: Vec<Call>) -> Plain<Vec<u64>> {
 }
 
 /// Keeps an answer by itself.
-pub(super) fn keep(place: Place, key: &IdempotencyKey, body: Json, now: Timestamp) -> Result<Plain<()>, Fault> {
+pub(super) fn keep(home: Home, key: &IdempotencyKey, body: Json, now: Timestamp) -> Result<Plain<()>, Fault> {
     let mut call = Call::new(Script::Keep);
     call.number(now.0);
-    add_kept(&mut call, place, key, &record::write_kept(&KeptAnswer::Body(body))?);
+    add_kept_at(&mut call, home, key, &record::write_kept(&KeptAnswer::Body(body))?);
     Ok(done(call))
 }
 
 /// A signed request that must be the first of its kind.
 pub(super) fn remember_request(place: Place, key: &[u8; 32], until: Timestamp, now: Timestamp) -> Plain<bool> {
-    let home = place.home_of_key(key);
+    let home = Home::Partition(place.home_of_hash(key));
     let mut call = Call::new(Script::RememberRequest);
     call.key(home.requests()).key(home.request_expiries());
     call.text(hex(key)).text(Uuid::new_v4().simple().to_string()).number(until.0).number(now.0);
@@ -59,11 +59,11 @@ pub(super) fn remember_request(place: Place, key: &[u8; 32], until: Timestamp, n
     }
 }
 
-/// Forgets some of a partition's answers and signed requests.
-pub(super) fn forget(partition: Partition, now: Timestamp, most: u64) -> Call {
+/// Forgets some of the answers and signed requests that are kept there.
+pub(super) fn forget(home: Home, now: Timestamp, most: u64) -> Call {
     let mut call = Call::new(Script::Forget);
-    call.key(partition.answers()).key(partition.answer_expiries());
-    call.key(partition.requests()).key(partition.request_expiries()).number(now.0).number(most);
+    call.key(home.answers()).key(home.answer_expiries());
+    call.key(home.requests()).key(home.request_expiries()).number(now.0).number(most);
     call
 }
 
@@ -77,26 +77,32 @@ pub(super) fn forget_letters(partition: Partition, endpoint: &Endpoint, before: 
 /// What separates a document's kind and id; neither holds it.
 pub(super) const SEPARATOR: char = '\u{0}';
 
+/// How far a write to the configuration has come.
+enum Stage {
+    Writing,
+    Forgetting,
+    Ending,
+}
+
 /// A write to the configuration; then, if it was applied, endpoints that are gone are forgotten partition by partition.
 pub(super) struct WriteDocuments {
     place: Place,
     write: DocumentWrite,
     kept: Option<(IdempotencyKey, String)>,
     write_id: Uuid,
-    forgetting: bool,
+    stage: Stage,
 }
 
 impl WriteDocuments {
     pub(super) fn new(place: Place, mut write: DocumentWrite) -> Result<Self, Fault> {
         let kept = write.idempotency.take();
         let kept = kept.map(|(key, body)| Ok::<_, Fault>((key, record::write_kept(&KeptAnswer::Body(body))?)));
-        Ok(Self { place, write, kept: kept.transpose()?, write_id: Uuid::new_v4(), forgetting: false })
+        Ok(Self { place, write, kept: kept.transpose()?, write_id: Uuid::new_v4(), stage: Stage::Writing })
     }
 }
 
 impl Step for WriteDocuments {
     type Outcome = Written;
-    const ALONE: bool = true;
 
     fn calls(&mut self) -> Result<Vec<Call>, Fault> {
         let write = &self.write;
@@ -128,20 +134,30 @@ impl Step for WriteDocuments {
     }
 
     fn answered(&mut self, mut replies: Vec<Value>) -> Result<Turn<Written>, Fault> {
-        if self.forgetting {
-            return Ok(Turn::Done(Written::Applied, Told::default()));
+        match self.stage {
+            Stage::Writing => {
+                let answer: String = read(replies.pop().ok_or(Fault::Unreadable("no reply"))?)?;
+                if answer == "conflict" {
+                    return Ok(Turn::Done(Written::Conflict, Told::default()));
+                }
+                let forget = |endpoint| forget_endpoint(self.place.partitions, endpoint);
+                let calls: Vec<_> = self.write.forget.iter().flat_map(forget).collect();
+                if !calls.is_empty() {
+                    self.stage = Stage::Forgetting;
+                    return Ok(Turn::More(calls));
+                }
+            }
+            Stage::Forgetting => {
+                self.stage = Stage::Ending;
+                return Ok(Turn::More(vec![end_forgetting(&self.write.forget)]));
+            }
+            Stage::Ending => {}
         }
-        let answer: String = read(replies.pop().ok_or(Fault::Unreadable("no reply"))?)?;
-        if answer == "conflict" {
-            return Ok(Turn::Done(Written::Conflict, Told::default()));
-        }
-        self.forgetting = true;
-        let calls: Vec<_> = self.write.forget.iter().flat_map(|e| forget_endpoint(self.place.partitions, e)).collect();
-        Ok(if calls.is_empty() { Turn::Done(Written::Applied, Told::default()) } else { Turn::More(calls) })
+        Ok(Turn::Done(Written::Applied, Told::default()))
     }
 }
 
-/// Forgets an endpoint everywhere; last, that it is to be forgotten.
+/// Forgets an endpoint everywhere.
 pub(super) fn forget_endpoint(partitions: u16, endpoint: &Endpoint) -> Vec<Call> {
     let in_partition = |n| {
         let partition = Partition(n);
@@ -149,11 +165,19 @@ pub(super) fn forget_endpoint(partitions: u16, endpoint: &Endpoint) -> Vec<Call>
         call.key(partition.endpoints()).keys(partition.endpoint(endpoint)).text(endpoint.name());
         call
     };
-    let mut calls: Vec<_> = (0..partitions).map(in_partition).collect();
-    let mut call = Call::new(Script::ForgetReceived);
-    call.key(keys::FORGETTING).key(keys::received(endpoint)).text(endpoint.name());
-    calls.push(call);
-    calls
+    let mut received = Call::new(Script::ForgetReceived);
+    received.key(keys::received(endpoint));
+    (0..partitions).map(in_partition).chain([received]).collect()
+}
+
+/// That these are to be forgotten; asked for when they are.
+pub(super) fn end_forgetting(endpoints: &[Endpoint]) -> Call {
+    let mut call = Call::new(Script::EndForgetting);
+    call.key(keys::FORGETTING).number(endpoints.len());
+    for endpoint in endpoints {
+        call.text(endpoint.name());
+    }
+    call
 }
 
 /// Writes something, to show that it can be done.

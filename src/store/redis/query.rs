@@ -10,7 +10,8 @@ use super::{
 use crate::store::record;
 use std::collections::{BTreeMap, HashMap};
 use tract_actors::ports::{
-    Document, Documents, Kept, KeptAnswer, StoredEntry, StoredThread, StoredUser, ThreadKey, ThreadPage, ThreadQuery,
+    Document, Documents, IdempotencyKey, Kept, KeptAnswer, StoredEntry, StoredThread, StoredUser, ThreadKey,
+    ThreadPage, ThreadQuery,
 };
 use tract_domain::{BusinessId, ClientId, Json, ReceiverId, State, Timestamp, UserId};
 
@@ -185,8 +186,9 @@ async fn timers(reader: &mut Reader, strands: &[u16], until: &str, limit: usize)
         let key = Partition(*n).deadlines();
         command!("ZRANGE", key, "-inf", until, "BYSCORE", "LIMIT", 0, limit, "WITHSCORES")
     };
-    let found: Vec<Vec<(String, i64)>> = reader.all(strands.iter().map(range).collect()).await?;
-    let mut timers: Vec<_> = found.into_iter().flatten().map(|(user_id, at)| (at, user_id)).collect();
+    // Those of servers that are away come later.
+    let found: Vec<Option<Vec<(String, i64)>>> = reader.partly(strands.iter().map(range).collect()).await?;
+    let mut timers: Vec<_> = found.into_iter().flatten().flatten().map(|(user_id, at)| (at, user_id)).collect();
     timers.sort_unstable();
     timers.truncate(limit);
     Ok(timers)
@@ -209,13 +211,21 @@ pub(super) async fn next_due(reader: &mut Reader, strands: &[u16]) -> Result<Opt
 pub(super) async fn kept(
     reader: &mut Reader,
     place: Place,
-    key: &[u8; 32],
+    key: &IdempotencyKey,
     now: Timestamp,
 ) -> Result<Option<Kept>, Fault> {
+    let homes = std::iter::once(place.home_of_key(key)).chain(place.other_home_of_key(key));
+    let commands = homes.map(|home| command!("HGET", home.answers(), hex(&key.key))).collect();
+    for value in reader.all::<Option<String>>(commands).await?.into_iter().flatten() {
+        if let Some(kept) = read_kept(&value, now)? {
+            return Ok(Some(kept));
+        }
+    }
+    Ok(None)
+}
+
+fn read_kept(value: &str, now: Timestamp) -> Result<Option<Kept>, Fault> {
     const FORM: Fault = Fault::Unreadable("a kept answer is not of its form");
-    let home = place.home_of_key(key);
-    let value: Option<String> = reader.one(command!("HGET", home.answers(), hex(key))).await?;
-    let Some(value) = value else { return Ok(None) };
     let mut parts = value.splitn(4, ' ');
     let (Some(expires_at), Some(request), Some(ids), Some(answer)) =
         (parts.next(), parts.next(), parts.next(), parts.next())

@@ -26,13 +26,13 @@ impl Retention for RedisStore {
     async fn origin(&self, user_id: &UserId) -> Result<Origin, StoreError> {
         let Some(partition) = self.partition(user_id) else { return Ok(Origin::default()) };
         let command = command!("HMGET", partition.head(), "left_sequence", "left_epoch", "left_conversation");
-        let left: (Option<u64>, Option<u64>, Option<u64>) = self.reader().await?.one(command).await?;
+        let left: (Option<u64>, Option<u64>, Option<u64>) = self.reader()?.one(command).await?;
         let (sequence, control_epoch, conversation) = (left.0.unwrap_or(0), left.1.unwrap_or(0), left.2.unwrap_or(0));
         Ok(Origin { sequence, control_epoch, conversation })
     }
 
     async fn owed(&self, threads: &[ThreadKey], before: Timestamp) -> Result<Vec<Owed>, StoreError> {
-        let mut reader = self.reader().await?;
+        let mut reader = self.reader()?;
         let mut partitions: BTreeMap<Partition, Vec<&ThreadKey>> = BTreeMap::new();
         for key in threads {
             if let Some(partition) = self.partition(&key.user_id) {
@@ -59,7 +59,7 @@ impl Retention for RedisStore {
 
     async fn leave(&self, leave: Leave) -> Result<Written, StoreError> {
         let Some(partition) = self.partition(&leave.user_id) else { return Ok(Written::Applied) };
-        let mut reader = self.reader().await?;
+        let mut reader = self.reader()?;
         let fields = command!("HMGET", partition.thread(&leave.user_id), "client", "auth_id");
         let (client, auth_id): (Option<String>, Option<String>) = reader.one(fields).await?;
         let Some((client, auth_id)) = client.zip(auth_id) else { return Ok(Written::Applied) };

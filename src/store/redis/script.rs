@@ -22,6 +22,7 @@ pub(super) enum Script {
     Replay,
     WriteDocuments,
     ForgetReceived,
+    EndForgetting,
     Ping,
     Lease,
     Release,
@@ -30,7 +31,7 @@ pub(super) enum Script {
 
 const SHARED: &str = include_str!("scripts/shared.lua");
 
-const SOURCES: [&str; 20] = [
+const SOURCES: [&str; 21] = [
     include_str!("scripts/commit.lua"),
     include_str!("scripts/write_user.lua"),
     include_str!("scripts/keep_ect_user_id.lua"),
@@ -47,6 +48,7 @@ const SOURCES: [&str; 20] = [
     include_str!("scripts/replay.lua"),
     include_str!("scripts/write_documents.lua"),
     include_str!("scripts/forget_received.lua"),
+    include_str!("scripts/end_forgetting.lua"),
     include_str!("scripts/ping.lua"),
     include_str!("scripts/lease.lua"),
     include_str!("scripts/release.lua"),
@@ -88,6 +90,10 @@ impl Call {
     /// Adds a number as an argument.
     pub(super) fn number(&mut self, number: impl ToString) -> &mut Self {
         self.text(number.to_string())
+    }
+    /// The key that says which server carries it out; all others are in the same slot.
+    pub(super) fn first_key(&self) -> Option<&str> {
+        self.keys.first().map(String::as_str)
     }
     /// Adds it to what is sent together.
     pub(super) fn add_to(&self, pipeline: &mut Pipeline) {

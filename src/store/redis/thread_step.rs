@@ -3,18 +3,18 @@
 use super::{
     fault::{Fault, read},
     form::DeliveryForm,
-    keys::Partition,
+    keys::{Home, Partition},
     script::{Call, Script},
     writer::{Step, Told, Turn},
 };
 use crate::store::{
-    handle::{counter_end, next_counter},
+    handle::{counter_end, next_counter, partition},
     record,
 };
 use ::redis::Value;
 use std::sync::Arc;
 use tract_actors::ports::{
-    Commit, Committed, DeadlineChange, Endpoint, IdempotencyKey, KeptAnswer, NewDelivery, Settled, StoreError,
+    Commit, Committed, DeadlineChange, Endpoint, IdempotencyKey, KeptAnswer, KeyHome, NewDelivery, Settled, StoreError,
     StoredEntry, ThreadKey, UserWrite, Written,
 };
 use tract_domain::{ClientId, Json, Timestamp, UserId};
@@ -29,10 +29,25 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// Where the answer for a key is kept. That the keys of a thread's requests are at home in its partition is the edge's
-    /// to see to before this can be done on a cluster.
-    pub(super) fn home_of_key(self, key: &[u8; 32]) -> Partition {
+    /// Where something is kept that is looked for by nothing but its key.
+    pub(super) fn home_of_hash(self, key: &[u8; 32]) -> Partition {
         Partition(u16::from_be_bytes([key[0], key[1]]) % self.partitions)
+    }
+    /// Where the answer for a key is kept.
+    pub(super) fn home_of_key(self, key: &IdempotencyKey) -> Home {
+        match &key.home {
+            KeyHome::Configuration => Home::Configuration,
+            KeyHome::Thread(user_id) | KeyHome::User(user_id) => {
+                let partition = partition(user_id, self.partitions).map(Partition);
+                Home::Partition(partition.unwrap_or_else(|| self.home_of_hash(&key.key)))
+            }
+        }
+    }
+    /// Where else the answer for a key may be. A key of a user's request is noted where it is found from another user's
+    /// request, too; and older versions, and migrations, keep all answers there.
+    pub(super) fn other_home_of_key(self, key: &IdempotencyKey) -> Option<Home> {
+        let other = Home::Partition(self.home_of_hash(&key.key));
+        (other != self.home_of_key(key)).then_some(other)
     }
     /// Where a delivery is.
     pub(super) fn home_of_delivery(self, id: u64) -> Partition {
@@ -71,7 +86,10 @@ pub(super) fn hex(bytes: &[u8]) -> String {
 
 /// Adds an idempotency key with its answer to a call, as the scripts' `idempotency()` takes it.
 pub(super) fn add_kept(call: &mut Call, place: Place, key: &IdempotencyKey, answer: &str) {
-    let home = place.home_of_key(&key.key);
+    add_kept_at(call, place.home_of_key(key), key, answer);
+}
+
+pub(super) fn add_kept_at(call: &mut Call, home: Home, key: &IdempotencyKey, answer: &str) {
     call.key(home.answers()).key(home.answer_expiries());
     call.text(hex(&key.key)).text(hex(&key.request)).number(key.expires_at.0).text(answer);
 }

@@ -1,67 +1,40 @@
-//! The one task that writes: what waits goes out together, in one pipeline on one connection, in order.
+//! Writing: each step is carried out by a *lane*, a task that sends what waits in one pipeline, in order (`lane`).
 //!
-//! Redis carries out what one connection sends in the order in which it was sent, and the next pipeline goes out only when
-//! the one before is answered. So sinks are told of deliveries in the order in which they are committed; and many steps
-//! share a round trip, and with `appendfsync always` an fsync.
+//! There is a lane for each server that had keys when the store was opened: one, but in a cluster as many as shards. A
+//! partition is always in the same lane, so that what is done in it is done, and told, in order, and a shard that is down
+//! holds up nobody else's. A step that writes in several lanes, such as one that forgets an endpoint everywhere, has a share
+//! in each; it is done when all of them are.
 //!
-//! When an answer is lost, the same pipeline is sent again, until it is answered: every step can be asked twice and counts
-//! once. Nothing overtakes it meanwhile, so that sinks miss nothing. Its callers wait as long as they want to.
+//! Each call finds its server when it is sent, so lanes stay right when keys move to other servers.
 
 use super::{
-    counts::Counts,
-    fault::{Fault, is_passing},
-    script::{Call, load_all},
+    fault::Fault,
+    lane::Lane,
+    script::Call,
+    sinks::{Sinks, Standing, lock},
+    topology::{Map, Topology},
 };
-use ::redis::{
-    AsyncConnectionConfig, Client, Value,
-    aio::{ConnectionLike, MultiplexedConnection},
-};
+use ::redis::Value;
 use std::{
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
 use tokio::{
-    sync::{mpsc, oneshot},
-    time::Instant,
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
+    time::{Instant, timeout},
 };
-use tract_actors::ports::{Delivery, Endpoint, OutboxSink, StoreError};
+use tract_actors::ports::StoreError;
 
-/// Steps in one pipeline: enough to share the round trip and the fsync, few enough to keep the first one's wait short.
-const BATCH: usize = 256;
+pub(super) use super::sinks::Told;
 
 /// Steps that may wait; above the edge's bound on requests in flight.
-const QUEUE: usize = 8192;
+const QUEUE: u32 = 8192;
 
 /// How long a caller waits for its answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
-
-/// How long a pipeline may take before it is sent again on another connection.
-pub(super) const RESPONSE_WITHIN: Duration = Duration::from_secs(4);
-
-/// How long connecting may take.
-pub(super) const CONNECT_WITHIN: Duration = Duration::from_secs(2);
-
-/// How long to wait between attempts to connect.
-const PAUSE: Duration = Duration::from_millis(100);
-
-/// How a connection is made.
-pub(super) fn connection_config() -> AsyncConnectionConfig {
-    AsyncConnectionConfig::new()
-        .set_connection_timeout(Some(CONNECT_WITHIN))
-        .set_response_timeout(Some(RESPONSE_WITHIN))
-}
-
-/// What sinks are told of a step.
-#[derive(Default)]
-pub(super) struct Told {
-    /// These were committed by it, in order, in partitions that this node acts for.
-    pub(super) committed: Vec<Delivery>,
-    /// It committed something in these partitions for these endpoints, and which is not known.
-    pub(super) missed: Vec<(u16, Vec<Endpoint>)>,
-}
 
 /// What a step has come to.
 pub(super) enum Turn<T> {
@@ -75,8 +48,6 @@ pub(super) enum Turn<T> {
 pub(super) trait Step: Send + 'static {
     /// What the caller is told.
     type Outcome: Send + 'static;
-    /// Whether nothing else may be sent with it.
-    const ALONE: bool = false;
     /// What is to be done first. Asked once.
     fn calls(&mut self) -> Result<Vec<Call>, Fault>;
     /// Takes the replies, one for each call, none of them an error.
@@ -85,35 +56,22 @@ pub(super) trait Step: Send + 'static {
 
 /// A step with its caller, whatever its outcome is.
 trait Work: Send {
-    /// What is to be done first; nothing if it has failed already.
-    fn calls(&mut self) -> Vec<Call>;
     /// Takes the replies; what sinks are told, or what is to be done next.
     fn answered(&mut self, replies: Vec<Value>) -> Result<Told, Vec<Call>>;
-    fn is_alone(&self) -> bool;
     fn is_wanted(&self) -> bool;
-    fn fail(&mut self, error: StoreError);
-    fn answer(self: Box<Self>);
+    /// Tells the caller the outcome; this one, if one is given.
+    fn answer(&mut self, error: Option<StoreError>);
 }
 
 struct Asked<S: Step> {
     step: S,
-    has_failed: bool,
     outcome: Result<S::Outcome, StoreError>,
-    caller: oneshot::Sender<Result<S::Outcome, StoreError>>,
+    caller: Option<oneshot::Sender<Result<S::Outcome, StoreError>>>,
+    _permit: OwnedSemaphorePermit,
 }
 
 impl<S: Step> Work for Asked<S> {
-    fn calls(&mut self) -> Vec<Call> {
-        self.step.calls().unwrap_or_else(|fault| {
-            self.outcome = Err(fault.told());
-            self.has_failed = true;
-            Vec::new()
-        })
-    }
     fn answered(&mut self, replies: Vec<Value>) -> Result<Told, Vec<Call>> {
-        if self.has_failed {
-            return Ok(Told::default());
-        }
         let refused = replies.iter().find_map(|reply| match reply {
             Value::ServerError(error) => Some(super::fault::refused(error)),
             _ => None,
@@ -134,131 +92,203 @@ impl<S: Step> Work for Asked<S> {
             }
         }
     }
-    fn is_alone(&self) -> bool {
-        S::ALONE
-    }
     fn is_wanted(&self) -> bool {
-        !self.caller.is_closed()
+        self.caller.as_ref().is_some_and(|caller| !caller.is_closed())
     }
-    fn fail(&mut self, error: StoreError) {
-        self.outcome = Err(error);
-    }
-    fn answer(self: Box<Self>) {
-        // A caller that no longer waits has its answer in the store.
-        let _ = self.caller.send(self.outcome);
-    }
-}
-
-enum Message {
-    Do(Box<dyn Work>),
-    Close(oneshot::Sender<()>),
-}
-
-/// Everyone who is told of deliveries.
-#[derive(Default)]
-pub(super) struct Sinks {
-    all: Mutex<Vec<Arc<dyn OutboxSink>>>,
-    /// How many deliveries they were told of.
-    pub(super) counts: Counts,
-}
-
-impl Sinks {
-    pub(super) fn add(&self, sink: Arc<dyn OutboxSink>) {
-        lock(&self.all).push(sink);
-    }
-    /// Tells each of them something.
-    pub(super) fn each(&self, tell: impl Fn(&dyn OutboxSink)) {
-        let sinks = lock(&self.all).clone();
-        sinks.iter().for_each(|sink| tell(&**sink));
-    }
-    fn tell(&self, told: Told) {
-        for delivery in &told.committed {
-            self.counts.add(delivery.strand, 1);
-        }
-        for (strand, endpoints) in told.missed {
-            self.each(|sink| sink.missed(strand, endpoints.clone()));
-        }
-        if told.committed.is_empty() {
-            return;
-        }
-        let sinks = lock(&self.all).clone();
-        if let Some((last, others)) = sinks.split_last() {
-            others.iter().for_each(|sink| sink.enqueued(told.committed.clone()));
-            last.enqueued(told.committed);
+    fn answer(&mut self, error: Option<StoreError>) {
+        let outcome = std::mem::replace(&mut self.outcome, Err(StoreError::OutcomeUnknown));
+        if let Some(caller) = self.caller.take() {
+            // A caller that no longer waits has its answer in the store.
+            let _ = caller.send(error.map_or(outcome, Err));
         }
     }
 }
 
-/// What the handle, its task and the keeper of the leases see.
-#[derive(Default)]
-pub(super) struct Standing {
-    /// There is no connection.
-    down: AtomicBool,
-    /// What was there is not there any more.
-    emptied: AtomicBool,
-    /// The store is being closed: what cannot be sent now is given up.
-    closing: AtomicBool,
+/// A step on its way through its lanes.
+struct Joint {
+    work: Box<dyn Work>,
+    replies: Vec<Value>,
+    /// Shares that have not been answered.
+    open: usize,
+    /// It had more than one share, or more than one turn.
+    is_long: bool,
+    lanes: Arc<Lanes>,
 }
 
-impl Standing {
-    /// Why nothing can be written, if so.
-    fn hindrance(&self) -> Option<&'static str> {
-        if self.is_emptied() {
-            return Some("the store was emptied under way; this router must be started again");
+/// What one lane has to do of a step.
+pub(super) struct Share {
+    joint: Arc<Mutex<Joint>>,
+    /// Each with its number among the calls of the step.
+    pub(super) calls: Vec<(usize, Call)>,
+}
+
+/// What a share has come to when it was answered.
+pub(super) enum Finished {
+    /// Others are not done yet, or there is more to do.
+    Not,
+    /// The step is done: these are to be told, and then its caller is to be answered.
+    Done(Told, Answer),
+    /// The same; others may have been told of what was done later.
+    Late(Told, Answer),
+}
+
+/// A caller to be answered.
+pub(super) struct Answer(Arc<Mutex<Joint>>);
+
+impl Answer {
+    pub(super) fn give(self) {
+        lock(&self.0).work.answer(None);
+    }
+}
+
+impl Share {
+    /// Whether its caller still waits.
+    pub(super) fn is_wanted(&self) -> bool {
+        lock(&self.joint).work.is_wanted()
+    }
+
+    /// It cannot be carried out; nothing was, as far as this lane knows, unless it is said to be possible.
+    pub(super) fn give_up(self, why: &'static str, perhaps_done: bool) {
+        let mut joint = lock(&self.joint);
+        let unknown = perhaps_done || joint.is_long;
+        let error = if unknown { StoreError::OutcomeUnknown } else { StoreError::Unavailable(why.into()) };
+        joint.work.answer(Some(error));
+    }
+
+    /// Takes the replies to its calls.
+    pub(super) fn answered(self, replies: Vec<Value>) -> Finished {
+        let mut joint = lock(&self.joint);
+        for ((number, _), reply) in self.calls.iter().zip(replies) {
+            if let Some(place) = joint.replies.get_mut(*number) {
+                *place = reply;
+            }
         }
-        self.down.load(Ordering::Relaxed).then_some("there is no connection to Redis")
-    }
-    pub(super) fn is_emptied(&self) -> bool {
-        self.emptied.load(Ordering::Relaxed)
-    }
-    /// The store is not what it was when it was opened: nothing is to be written to it.
-    pub(super) fn be_emptied(&self) {
-        if !self.emptied.swap(true, Ordering::Relaxed) {
-            tracing::error!("the store was emptied, or is another one now: nothing is written here any more");
+        joint.open -= 1;
+        if joint.open > 0 {
+            return Finished::Not;
+        }
+        let replies = std::mem::take(&mut joint.replies);
+        match joint.work.answered(replies) {
+            Ok(told) => {
+                let is_long = joint.is_long;
+                drop(joint);
+                let answer = Answer(self.joint);
+                if is_long { Finished::Late(told, answer) } else { Finished::Done(told, answer) }
+            }
+            Err(calls) => {
+                joint.is_long = true;
+                let lanes = Arc::clone(&joint.lanes);
+                drop(joint);
+                lanes.send(&self.joint, calls);
+                Finished::Not
+            }
         }
     }
 }
 
-/// The handle to the writer. When it is dropped, the task does what waits, and ends.
+/// The lanes' queues, and which call goes where.
+struct Lanes {
+    /// As it was when the store was opened: where a key goes does not change.
+    map: Arc<Map>,
+    /// Bounded by the permits of the steps.
+    queues: Vec<mpsc::UnboundedSender<Share>>,
+    down: Vec<Arc<AtomicBool>>,
+}
+
+impl Lanes {
+    fn lane_of(&self, key: Option<&str>) -> usize {
+        let primary = key.and_then(|key| self.map.primary_of(key.as_bytes()));
+        primary.and_then(|primary| self.map.primaries().iter().position(|p| p == primary)).unwrap_or(0)
+    }
+
+    /// Whether one of these calls would wait for a server that is not there.
+    fn is_down(&self, calls: &[Call]) -> bool {
+        self.down.iter().any(|down| down.load(Ordering::Relaxed))
+            && calls.iter().any(|call| {
+                self.down.get(self.lane_of(call.first_key())).is_some_and(|down| down.load(Ordering::Relaxed))
+            })
+    }
+
+    /// Gives each lane its share of these.
+    fn send(&self, joint: &Arc<Mutex<Joint>>, calls: Vec<Call>) {
+        let mut shares: Vec<Vec<(usize, Call)>> = self.queues.iter().map(|_| Vec::new()).collect();
+        let count = calls.len();
+        for (number, call) in calls.into_iter().enumerate() {
+            shares[self.lane_of(call.first_key())].push((number, call));
+        }
+        {
+            let mut joint = lock(joint);
+            joint.replies = vec![Value::Nil; count];
+            joint.open = shares.iter().filter(|calls| !calls.is_empty()).count();
+            joint.is_long |= joint.open > 1;
+        }
+        for (queue, calls) in self.queues.iter().zip(shares) {
+            if calls.is_empty() {
+                continue;
+            }
+            let share = Share { joint: Arc::clone(joint), calls };
+            if let Err(mpsc::error::SendError(share)) = queue.send(share) {
+                share.give_up("the store is closed", false);
+            }
+        }
+    }
+}
+
+/// The handle to the lanes. When it is dropped, they do what waits, and end.
 pub(super) struct Writer {
-    queue: Mutex<Option<mpsc::Sender<Message>>>,
+    lanes: Mutex<Option<Arc<Lanes>>>,
+    permits: Arc<Semaphore>,
     standing: Arc<Standing>,
 }
 
 impl Writer {
-    /// Starts the task.
-    pub(super) fn start(
-        client: Client,
-        connection: MultiplexedConnection,
-        sinks: Arc<Sinks>,
-        standing: Arc<Standing>,
-    ) -> Self {
-        let (queue, messages) = mpsc::channel(QUEUE);
-        let task = Task { client, connection: Some(connection), sinks, standing: Arc::clone(&standing) };
-        tokio::spawn(task.run(messages));
-        Self { queue: Mutex::new(Some(queue)), standing }
+    /// Starts the lanes.
+    pub(super) fn start(topology: &Arc<Topology>, sinks: &Arc<Sinks>, standing: Arc<Standing>) -> Self {
+        let map = topology.map();
+        let mut lanes = Lanes { map: Arc::clone(&map), queues: Vec::new(), down: Vec::new() };
+        for _ in 0..map.primaries().len().max(1) {
+            let (queue, shares) = mpsc::unbounded_channel();
+            let down = Arc::<AtomicBool>::default();
+            let lane = Lane::new(Arc::clone(topology), Arc::clone(sinks), Arc::clone(&standing), Arc::clone(&down));
+            tokio::spawn(lane.run(shares));
+            lanes.queues.push(queue);
+            lanes.down.push(down);
+        }
+        let permits = Arc::new(Semaphore::new(QUEUE as usize));
+        Self { lanes: Mutex::new(Some(Arc::new(lanes))), permits, standing }
     }
 
     /// Whether it was closed.
     pub(super) fn is_closed(&self) -> bool {
-        lock(&self.queue).is_none()
+        lock(&self.lanes).is_none()
+    }
+
+    /// The lane of this key.
+    pub(super) fn lane_of(&self, key: &str) -> Result<usize, Fault> {
+        Ok(lock(&self.lanes).as_ref().ok_or(Fault::Closed)?.lane_of(Some(key)))
     }
 
     /// Has a step carried out and answers once Redis did.
-    pub(super) async fn ask<S: Step>(&self, step: S) -> Result<S::Outcome, StoreError> {
+    pub(super) async fn ask<S: Step>(&self, mut step: S) -> Result<S::Outcome, StoreError> {
         let started = Instant::now();
-        let (caller, answer) = oneshot::channel();
-        let queue = lock(&self.queue).clone().ok_or(Fault::Closed)?;
-        if let Some(why) = self.standing.hindrance() {
+        let lanes = lock(&self.lanes).clone().ok_or(Fault::Closed)?;
+        if self.standing.is_emptied() {
+            let why = "the store was emptied under way; this router must be started again";
             return Err(StoreError::Unavailable(why.into()));
         }
-        let work =
-            Message::Do(Box::new(Asked { step, has_failed: false, outcome: Err(StoreError::OutcomeUnknown), caller }));
-        queue.try_send(work).map_err(|e| match e {
-            mpsc::error::TrySendError::Full(_) => StoreError::Unavailable("too many writes are waiting".into()),
-            mpsc::error::TrySendError::Closed(_) => Fault::Closed.told(),
-        })?;
-        let answer = tokio::time::timeout(ANSWER_WITHIN, answer).await;
+        let calls = step.calls()?;
+        if lanes.is_down(&calls) {
+            return Err(StoreError::Unavailable("there is no connection to Redis".into()));
+        }
+        let permit = Arc::clone(&self.permits).try_acquire_owned();
+        let permit = permit.map_err(|_| StoreError::Unavailable("too many writes are waiting".into()))?;
+        let (caller, answer) = oneshot::channel();
+        let work = Asked { step, outcome: Err(StoreError::OutcomeUnknown), caller: Some(caller), _permit: permit };
+        let joint =
+            Joint { work: Box::new(work), replies: Vec::new(), open: 0, is_long: false, lanes: Arc::clone(&lanes) };
+        self.begin(&lanes, joint, calls);
+        drop(lanes);
+        let answer = timeout(ANSWER_WITHIN, answer).await;
         metrics::histogram!("tract_store_commit_seconds").record(started.elapsed());
         match answer {
             Ok(Ok(answer)) => answer,
@@ -266,188 +296,28 @@ impl Writer {
         }
     }
 
-    /// Carries out what waits, and ends.
-    pub(super) async fn close(&self) {
-        self.standing.closing.store(true, Ordering::Relaxed);
-        let queue = lock(&self.queue).take();
-        let Some(queue) = queue else { return };
-        let (done, ended) = oneshot::channel();
-        if queue.send(Message::Close(done)).await.is_ok() {
-            let _ = ended.await;
+    /// Sends the first calls of a step. One that has none is done.
+    fn begin(&self, lanes: &Lanes, mut joint: Joint, calls: Vec<Call>) {
+        if calls.is_empty() {
+            let _ = joint.work.answered(Vec::new());
+            joint.work.answer(None);
+            return;
         }
+        lanes.send(&Arc::new(Mutex::new(joint)), calls);
+    }
+
+    /// Has what waits carried out, and ends.
+    pub(super) async fn close(&self) {
+        let Some(lanes) = lock(&self.lanes).take() else { return };
+        self.standing.close();
+        drop(lanes);
+        // Each step has one until it is done.
+        let _ = timeout(ANSWER_WITHIN, self.permits.acquire_many(QUEUE)).await;
     }
 }
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        self.standing.closing.store(true, Ordering::Relaxed);
-    }
-}
-
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-struct Task {
-    client: Client,
-    connection: Option<MultiplexedConnection>,
-    sinks: Arc<Sinks>,
-    standing: Arc<Standing>,
-}
-
-/// What came of sending.
-enum Sent {
-    Answered(Vec<Value>),
-    GivenUp { perhaps_done: bool },
-}
-
-impl Task {
-    async fn run(mut self, mut messages: mpsc::Receiver<Message>) {
-        let mut held = None;
-        loop {
-            let first = match held.take() {
-                Some(message) => message,
-                None => match messages.recv().await {
-                    Some(message) => message,
-                    None => return,
-                },
-            };
-            let (mut steps, mut next): (Vec<Box<dyn Work>>, _) = (Vec::new(), Some(first));
-            while let Some(message) = next.take() {
-                match message {
-                    Message::Do(work) if !steps.is_empty() && work.is_alone() => {
-                        held = Some(Message::Do(work));
-                        break;
-                    }
-                    Message::Do(work) => {
-                        let alone = work.is_alone();
-                        steps.push(work);
-                        if alone || steps.len() >= BATCH {
-                            break;
-                        }
-                    }
-                    Message::Close(done) => {
-                        messages.close();
-                        self.carry_out(std::mem::take(&mut steps)).await;
-                        while let Some(Message::Do(work)) = messages.recv().await {
-                            self.carry_out(vec![work]).await;
-                        }
-                        let _ = done.send(());
-                        return;
-                    }
-                }
-                next = messages.try_recv().ok();
-            }
-            self.carry_out(steps).await;
-        }
-    }
-
-    /// Sends these steps together and answers each.
-    async fn carry_out(&mut self, steps: Vec<Box<dyn Work>>) {
-        if steps.is_empty() {
-            return;
-        }
-        metrics::histogram!("tract_store_batch_steps").record(steps.len() as f64);
-        let mut going: Vec<(Box<dyn Work>, Vec<Call>)> = steps
-            .into_iter()
-            .map(|mut work| {
-                let calls = work.calls();
-                (work, calls)
-            })
-            .collect();
-        while !going.is_empty() {
-            let replies = match self.send(&mut going).await {
-                Sent::Answered(replies) => replies,
-                Sent::GivenUp { perhaps_done } => {
-                    for (mut work, _) in going {
-                        let why = self.standing.hindrance().unwrap_or("the store is closed");
-                        let undone = StoreError::Unavailable(why.into());
-                        work.fail(if perhaps_done { StoreError::OutcomeUnknown } else { undone });
-                        work.answer();
-                    }
-                    return;
-                }
-            };
-            let mut replies = replies.into_iter();
-            let (mut told, mut done, mut next) = (Told::default(), Vec::new(), Vec::new());
-            for (mut work, calls) in going {
-                match work.answered(replies.by_ref().take(calls.len()).collect()) {
-                    Ok(of_step) => {
-                        told.committed.extend(of_step.committed);
-                        told.missed.extend(of_step.missed);
-                        done.push(work);
-                    }
-                    Err(calls) => next.push((work, calls)),
-                }
-            }
-            // Who has been answered finds its deliveries told.
-            self.sinks.tell(told);
-            done.into_iter().for_each(|work| work.answer());
-            going = next;
-        }
-    }
-
-    /// Sends the calls of these steps until Redis has answered all. Steps that nobody waits for any more are left out, as
-    /// long as they have not been sent.
-    async fn send(&mut self, going: &mut Vec<(Box<dyn Work>, Vec<Call>)>) -> Sent {
-        let mut sent = false;
-        loop {
-            if self.standing.is_emptied()
-                || (self.standing.closing.load(Ordering::Relaxed) && self.connection.is_none())
-            {
-                return Sent::GivenUp { perhaps_done: sent };
-            }
-            if !self.connect().await {
-                if !sent {
-                    going.retain(|(work, _)| work.is_wanted());
-                }
-                if going.is_empty() {
-                    return Sent::Answered(Vec::new());
-                }
-                tokio::time::sleep(PAUSE).await;
-                continue;
-            }
-            let Some(connection) = &mut self.connection else { continue };
-            let mut pipeline = redis::pipe();
-            let calls = going.iter().flat_map(|(_, calls)| calls);
-            let count = calls.map(|call| call.add_to(&mut pipeline)).count();
-            if count == 0 {
-                return Sent::Answered(Vec::new());
-            }
-            sent = true;
-            match connection.req_packed_commands(&pipeline, 0, count).await {
-                Ok(replies) if replies.iter().any(is_passing) => {
-                    self.lose(&"the server is loading, or has lost the scripts");
-                    tokio::time::sleep(PAUSE).await;
-                }
-                Ok(replies) => return Sent::Answered(replies),
-                Err(error) => self.lose(&error),
-            }
-        }
-    }
-
-    /// One line when the connection is lost, and one when it is there again.
-    fn lose(&mut self, why: &dyn std::fmt::Display) {
-        if !self.standing.down.swap(true, Ordering::Relaxed) {
-            tracing::error!(%why, "the connection to Redis is lost");
-        }
-        self.connection = None;
-    }
-
-    /// Whether there is a connection, made now if need be, and the scripts are known behind it.
-    async fn connect(&mut self) -> bool {
-        if self.connection.is_some() {
-            return true;
-        }
-        let made = self.client.get_multiplexed_async_connection_with_config(&connection_config()).await;
-        let Ok(mut connection) = made else { return false };
-        if load_all().query_async::<()>(&mut connection).await.is_err() {
-            return false;
-        }
-        self.connection = Some(connection);
-        if self.standing.down.swap(false, Ordering::Relaxed) {
-            tracing::info!("the connection to Redis is there again");
-        }
-        true
+        self.standing.close();
     }
 }

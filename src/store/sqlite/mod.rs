@@ -272,8 +272,8 @@ impl Store for SqliteStore {
         self.points.ask(query::next_due).await
     }
 
-    async fn kept(&self, key: &[u8; 32], now: Timestamp) -> Result<Option<Kept>, StoreError> {
-        let key = *key;
+    async fn kept(&self, key: &IdempotencyKey, now: Timestamp) -> Result<Option<Kept>, StoreError> {
+        let key = key.key;
         self.points.ask(move |conn| query::kept(conn, &key, now)).await
     }
 

@@ -88,7 +88,7 @@ async fn a_replaced_secret_signs_for_a_day() {
     assert!(matches!(none, Err(TenancyError::Unknown("hook"))), "{none:?}");
     let registered = tenancy.register_hook(hook(Topic::MessageReceive, "https://e.example/1", 10), None).await.unwrap();
     let first = registered.1.unwrap();
-    let key = IdempotencyKey { key: [1; 32], request: [2; 32], expires_at: Timestamp(1) };
+    let key = IdempotencyKey { home: KeyHome::Configuration, key: [1; 32], request: [2; 32], expires_at: Timestamp(1) };
     let render: fn(Timestamp) -> Json = |until| Json(until.0.to_string().into());
     let (second, until) = tenancy.rotate_hook_secret(&acme_id, &sprinkle, NOW, Some((key, render))).await.unwrap();
     assert_eq!(until, NOW.plus(24 * 3_600_000));

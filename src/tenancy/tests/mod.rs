@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use store::FakeStore;
-use tract_actors::ports::{Endpoint, IdempotencyKey, Store, StoreError, Tenants};
+use tract_actors::ports::{Endpoint, IdempotencyKey, KeyHome, Store, StoreError, Tenants};
 use tract_domain::{ClientId, Json, Policy, ReceiverId, Timestamp, Topic};
 
 const NOW: Timestamp = Timestamp(1_000_000);
@@ -268,10 +268,10 @@ async fn hooks_come_and_go_and_their_secret_stays() {
         let refused = tenancy.register_hook(hook(Topic::StateBot, url, 1), None).await.unwrap_err();
         assert!(matches!(&refused, TenancyError::Invalid(lines) if lines[0].starts_with(key)), "{refused}");
     }
-    let key = IdempotencyKey { key: [1; 32], request: [2; 32], expires_at: Timestamp(1) };
+    let key = IdempotencyKey { home: KeyHome::Configuration, key: [1; 32], request: [2; 32], expires_at: Timestamp(1) };
     let render: fn(&Hook) -> Json = |hook| Json(format!("{{\"url\":\"{}\"}}", hook.url).into());
     let unchanged = hook(Topic::CreateUser, "https://e.example/2", 20);
-    tenancy.register_hook(unchanged, Some((key, render))).await.unwrap();
+    tenancy.register_hook(unchanged, Some((key.clone(), render))).await.unwrap();
     let kept = Some((key, Json(r#"{"url":"https://e.example/2"}"#.into())));
     assert_eq!(store.last_kept(), kept, "a key is kept even when nothing changes");
 }

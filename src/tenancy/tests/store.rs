@@ -120,7 +120,7 @@ impl Store for FakeStore {
     async fn next_due(&self, _: &[u16]) -> Result<Option<Timestamp>, StoreError> {
         unimplemented!()
     }
-    async fn kept(&self, _: &[u8; 32], _: Timestamp) -> Result<Option<Kept>, StoreError> {
+    async fn kept(&self, _: &IdempotencyKey, _: Timestamp) -> Result<Option<Kept>, StoreError> {
         unimplemented!()
     }
     async fn remember_request(&self, _: [u8; 32], _: Timestamp, _: Timestamp) -> Result<bool, StoreError> {

@@ -277,10 +277,12 @@ pub(crate) async fn a_forgotten_endpoint_has_no_past(place: &impl Place) {
 
 pub(crate) async fn an_answer_is_kept_by_itself(place: &impl Place) {
     let store = place.open().await;
-    let until = NOW.plus(1_000);
-    store.keep(key(1, 1, until), json(r#"{"first":1}"#), NOW).await.unwrap();
-    store.keep(key(1, 2, until), json(r#"{"second":2}"#), NOW).await.unwrap();
-    let kept = store.kept(&[1; 32], NOW).await.unwrap().unwrap();
-    assert_eq!((kept.request, kept.answer), ([1; 32], KeptAnswer::Body(json(r#"{"first":1}"#))));
-    assert_eq!(store.kept(&[1; 32], until).await, Ok(None));
+    let (home, until) = (KeyHome::Configuration, NOW.plus(1_000));
+    store.keep(key(&home, 1, 1, until), json(r#"{"first":1}"#), NOW).await.unwrap();
+    store.keep(key(&home, 1, 2, until), json(r#"{"second":2}"#), NOW).await.unwrap();
+    let first = kept(&*store, &home, 1, NOW).await.unwrap();
+    assert_eq!((first.request, first.answer), ([1; 32], KeptAnswer::Body(json(r#"{"first":1}"#))));
+    assert_eq!(kept(&*store, &home, 1, until).await, None);
+    // It is forgotten wherever it was.
+    assert_eq!(store.forget_expired(until).await, Ok(1));
 }

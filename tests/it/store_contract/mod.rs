@@ -14,8 +14,8 @@ use async_trait::async_trait;
 use std::{sync::Arc, time::Duration};
 use tract::store::record;
 use tract_actors::ports::{
-    Commit, Committed, DeadlineChange, Delivery, Endpoint, IdempotencyKey, NewDelivery, OpenThread, OutboxUpdate, Part,
-    Settled, Store, StoredThread, UserWrite, What, Written,
+    Commit, Committed, DeadlineChange, Delivery, Endpoint, IdempotencyKey, Kept, KeyHome, NewDelivery, OpenThread,
+    OutboxUpdate, Part, Settled, Store, StoredThread, UserWrite, What, Written,
 };
 use tract_domain::{BusinessId, ClientId, Entry, Json, ReceiverId, Thread, Timestamp, UserId};
 use uuid::Uuid;
@@ -71,6 +71,7 @@ macro_rules! store_contract {
                 users::a_user_is_written_and_read
                 users::what_others_tell_of_a_user_is_kept
                 users::an_answer_is_kept_with_its_commit
+                users::a_key_of_a_users_request_is_known_from_anothers
                 users::an_expired_answer_makes_room
                 users::a_signed_request_is_new_once
                 users::a_signed_request_is_new_once_however_many_ask
@@ -169,8 +170,13 @@ pub(crate) fn delivery(endpoint: &Endpoint, sequence: u64) -> NewDelivery {
     }
 }
 
-pub(crate) fn key(n: u8, body: u8, expires_at: Timestamp) -> IdempotencyKey {
-    IdempotencyKey { key: [n; 32], request: [body; 32], expires_at }
+pub(crate) fn key(home: &KeyHome, n: u8, body: u8, expires_at: Timestamp) -> IdempotencyKey {
+    IdempotencyKey { home: home.clone(), key: [n; 32], request: [body; 32], expires_at }
+}
+
+/// What is kept for a key that is so used.
+pub(crate) async fn kept(store: &dyn Store, home: &KeyHome, n: u8, now: Timestamp) -> Option<Kept> {
+    store.kept(&key(home, n, 0, now), now).await.unwrap()
 }
 
 /// A write that changes nothing yet.

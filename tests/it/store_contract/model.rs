@@ -83,7 +83,8 @@ struct Model {
     threads: BTreeMap<(usize, u64), ModelThread>,
     /// Endpoint, webhook id, attempts; in commit order.
     outbox: Vec<(usize, String, u32)>,
-    kept: BTreeMap<u8, Vec<u64>>,
+    /// By user, business and number.
+    kept: BTreeMap<(usize, u64, u8), Vec<u64>>,
     /// Every commit with entries that was applied, and its ids.
     applied: Vec<(Commit, Vec<u64>)>,
 }
@@ -124,10 +125,9 @@ async fn run(place: &impl Place, ops: Vec<Op>) {
                     commit.deadline = DeadlineChange::Set(at.map(|ms| NOW.plus(ms)));
                 }
                 let expires = NOW.plus(86_400_000);
-                let name =
-                    kept.map(|n| IdempotencyKey { key: digest(history, n), request: [n; 32], expires_at: expires });
-                commit.idempotency = name.map(|key| (key, Reply::Done));
-                let used = kept.is_some_and(|n| model.kept.contains_key(&n));
+                let kept = kept.map(|n| (user, business, n));
+                commit.idempotency = kept.map(|of| (key_of(history, of, &user_id, expires), Reply::Done));
+                let used = kept.is_some_and(|of| model.kept.contains_key(&of));
                 match store.commit(commit.clone()).await.unwrap() {
                     Committed::Conflict => assert!(stale || used),
                     Committed::Applied { version, message_ids } => {
@@ -141,8 +141,8 @@ async fn run(place: &impl Place, ops: Vec<Op>) {
                         }
                         let new = endpoints.iter().zip(&commit.outbox);
                         model.outbox.extend(new.map(|(e, d)| (*e, d.webhook_id.clone(), 0)));
-                        if let Some(n) = kept {
-                            model.kept.insert(n, message_ids.clone());
+                        if let Some(of) = kept {
+                            model.kept.insert(of, message_ids.clone());
                         }
                         if messages > 0 {
                             model.applied.push((commit, message_ids));
@@ -204,16 +204,28 @@ async fn run(place: &impl Place, ops: Vec<Op>) {
         }
         assert_eq!(store.endpoint_status(&endpoint(n)).await.unwrap().pending, expected.len() as u64);
     }
-    for n in 0..8 {
-        let kept = store.kept(&digest(history, n), NOW).await.unwrap();
-        assert_eq!(kept.is_some(), model.kept.contains_key(&n));
+    for (user, business) in model.threads.keys() {
+        let user_id = store.user_id(&acme, *business, &auth_id(*user));
+        for n in 0..8 {
+            let of = (*user, *business, n);
+            let kept = store.kept(&key_of(history, of, &user_id, NOW), NOW).await.unwrap();
+            assert_eq!(kept.is_some(), model.kept.contains_key(&of));
+        }
     }
 }
 
-fn digest(history: Uuid, n: u8) -> [u8; 32] {
+/// A thread's key: its scope is in it.
+fn key_of(
+    history: Uuid,
+    (user, business, n): (usize, u64, u8),
+    user_id: &UserId,
+    expires_at: Timestamp,
+) -> IdempotencyKey {
     let mut key = [n; 32];
     key[..16].copy_from_slice(history.as_bytes());
-    key
+    key[16..24].copy_from_slice(&(user as u64).to_be_bytes());
+    key[24..31].copy_from_slice(&business.to_be_bytes()[1..]);
+    IdempotencyKey { home: KeyHome::Thread(user_id.clone()), key, request: [n; 32], expires_at }
 }
 
 pub(crate) async fn any_history_agrees_with_the_model(place: &impl Place) {

@@ -67,13 +67,14 @@ pub(crate) async fn a_stale_version_conflicts(place: &impl Place) {
     let ahead = Commit { expected_version: 7, ..next_step(&*store, &user_id, 1).await };
     let hook = hook("sprinkle");
     applied(&*store, first).await;
-    let lost =
-        Commit { outbox: vec![delivery(&hook, 1)], idempotency: Some((key(1, 1, NOW.plus(9)), done())), ..second };
+    let home = KeyHome::Thread(user_id.clone());
+    let idempotency = Some((key(&home, 1, 1, NOW.plus(9)), done()));
+    let lost = Commit { outbox: vec![delivery(&hook, 1)], idempotency, ..second };
     assert_eq!(store.commit(lost).await, Ok(Committed::Conflict));
     assert_eq!(store.commit(ahead).await, Ok(Committed::Conflict));
     assert_eq!(store.feed(&user_id, 0, 10).await.unwrap().len(), 1);
     assert!(super::outbox::backlog(&*store).await.is_empty(), "nothing of a conflict remains");
-    assert_eq!(store.kept(&[1; 32], NOW).await, Ok(None));
+    assert_eq!(kept(&*store, &home, 1, NOW).await, None);
 }
 
 fn done() -> tract_domain::Reply {

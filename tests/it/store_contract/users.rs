@@ -53,51 +53,74 @@ pub(crate) async fn what_others_tell_of_a_user_is_kept(place: &impl Place) {
 pub(crate) async fn an_answer_is_kept_with_its_commit(place: &impl Place) {
     let store = place.open().await;
     let user_id = open_thread(&*store, 1, "walter").await;
-    assert_eq!(store.kept(&[1; 32], NOW).await, Ok(None));
+    let home = KeyHome::Thread(user_id.clone());
+    assert_eq!(kept(&*store, &home, 1, NOW).await, None);
     let reply = Reply::Message { entry: 0, sequence: 1, conversation: 1, control_epoch: 1 };
     let expires = NOW.plus(1000);
     let commit = next_step(&*store, &user_id, 2).await;
-    let commit = Commit { idempotency: Some((key(1, 5, expires), reply.clone())), ..commit };
+    let commit = Commit { idempotency: Some((key(&home, 1, 5, expires), reply.clone())), ..commit };
     let message_ids = applied(&*store, commit.clone()).await;
-    let kept =
+    let first =
         Kept { request: [5; 32], answer: KeptAnswer::Thread { reply, message_ids: message_ids.clone(), at: NOW } };
-    assert_eq!(store.kept(&[1; 32], NOW).await, Ok(Some(kept.clone())));
+    assert_eq!(kept(&*store, &home, 1, NOW).await, Some(first.clone()));
     assert_eq!(applied(&*store, commit).await, message_ids, "the same commit is no second use");
     let second =
-        Commit { idempotency: Some((key(1, 6, expires), Reply::Done)), ..next_step(&*store, &user_id, 1).await };
+        Commit { idempotency: Some((key(&home, 1, 6, expires), Reply::Done)), ..next_step(&*store, &user_id, 1).await };
     assert_eq!(store.commit(second).await, Ok(Committed::Conflict));
-    let other = UserWrite { idempotency: Some((key(1, 6, expires), json("{}"))), ..user_write("acme", "walter", 1) };
+    let users = KeyHome::User(user_id.clone());
+    let other =
+        UserWrite { idempotency: Some((key(&users, 1, 6, expires), json("{}"))), ..user_write("acme", "walter", 1) };
     assert_eq!(store.write_user(other).await, Ok(Written::Conflict));
     assert_eq!(store.feed(&user_id, 0, 10).await.unwrap().len(), 2);
     let body = json(r#"{"user_id":"u"}"#);
-    let write = UserWrite { idempotency: Some((key(2, 7, expires), body.clone())), ..user_write("acme", "walter", 1) };
+    let write =
+        UserWrite { idempotency: Some((key(&users, 2, 7, expires), body.clone())), ..user_write("acme", "walter", 1) };
     assert_eq!(store.write_user(write.clone()).await, Ok(Written::Applied));
     assert_eq!(store.write_user(write).await, Ok(Written::Applied));
-    let documents = DocumentWrite { idempotency: Some((key(3, 8, expires), body.clone())), ..DocumentWrite::default() };
+    let documents = DocumentWrite {
+        idempotency: Some((key(&KeyHome::Configuration, 3, 8, expires), body.clone())),
+        ..DocumentWrite::default()
+    };
     assert_eq!(store.write_documents(documents).await, Ok(Written::Applied));
     store.close().await;
     let store = place.open().await;
-    assert_eq!(store.kept(&[1; 32], NOW).await, Ok(Some(kept)));
-    for (n, request) in [(2, 7), (3, 8)] {
-        let kept = Kept { request: [request; 32], answer: KeptAnswer::Body(body.clone()) };
-        assert_eq!(store.kept(&[n; 32], NOW).await, Ok(Some(kept)));
+    assert_eq!(kept(&*store, &home, 1, NOW).await, Some(first));
+    for (home, n, request) in [(users, 2, 7), (KeyHome::Configuration, 3, 8)] {
+        let expected = Kept { request: [request; 32], answer: KeptAnswer::Body(body.clone()) };
+        assert_eq!(kept(&*store, &home, n, NOW).await, Some(expected));
+    }
+}
+
+/// The scope of such a key is the client, not the user.
+pub(crate) async fn a_key_of_a_users_request_is_known_from_anothers(place: &impl Place) {
+    let store = place.open().await;
+    let acme = client("acme");
+    let home = |n: usize| KeyHome::User(store.user_id(&acme, 1, &format!("user {n}")));
+    let body = json(r#"{"user_id":"u"}"#);
+    let idempotency = Some((key(&home(0), 1, 5, NOW.plus(1000)), body.clone()));
+    let write = UserWrite { idempotency, ..user_write("acme", "user 0", 0) };
+    assert_eq!(store.write_user(write).await, Ok(Written::Applied));
+    let expected = Kept { request: [5; 32], answer: KeptAnswer::Body(body) };
+    for n in 0..20 {
+        assert_eq!(kept(&*store, &home(n), 1, NOW).await, Some(expected.clone()), "from user {n}");
     }
 }
 
 pub(crate) async fn an_expired_answer_makes_room(place: &impl Place) {
     let store = place.open().await;
     let user_id = open_thread(&*store, 1, "walter").await;
+    let home = KeyHome::Thread(user_id.clone());
     for n in 0..3 {
         let expires = NOW.plus(10 * (u64::from(n) + 1));
         let commit = next_step(&*store, &user_id, 1).await;
-        applied(&*store, Commit { idempotency: Some((key(n, 1, expires), Reply::Done)), ..commit }).await;
+        applied(&*store, Commit { idempotency: Some((key(&home, n, 1, expires), Reply::Done)), ..commit }).await;
     }
-    assert!(store.kept(&[0; 32], NOW.plus(9)).await.unwrap().is_some());
-    assert_eq!(store.kept(&[0; 32], NOW.plus(10)).await, Ok(None));
-    let idempotency = Some((key(0, 2, NOW.plus(99)), Reply::Done));
+    assert!(kept(&*store, &home, 0, NOW.plus(9)).await.is_some());
+    assert_eq!(kept(&*store, &home, 0, NOW.plus(10)).await, None);
+    let idempotency = Some((key(&home, 0, 2, NOW.plus(99)), Reply::Done));
     let commit = Commit { idempotency, now: NOW.plus(10), ..next_step(&*store, &user_id, 1).await };
     applied(&*store, commit).await;
-    assert_eq!(store.kept(&[0; 32], NOW.plus(10)).await.unwrap().unwrap().request, [2; 32]);
+    assert_eq!(kept(&*store, &home, 0, NOW.plus(10)).await.unwrap().request, [2; 32]);
     assert_eq!(store.forget_expired(NOW.plus(20)).await, Ok(1));
     assert_eq!(store.forget_expired(NOW.plus(20)).await, Ok(0));
     assert_eq!(store.forget_expired(NOW.plus(1000)).await, Ok(2));

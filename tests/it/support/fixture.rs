@@ -4,6 +4,7 @@ use super::api::{Api, Channel, Token};
 use super::clock::ManualClock;
 use super::peer::{Answer, Peer, Received};
 use super::redis::RedisServer;
+use super::redis_cluster::SharedCluster;
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
@@ -78,7 +79,7 @@ pub(crate) struct Fixture {
     limits: Limits,
     retention: RetentionSettings,
     /// Where its threads are, if not in a directory.
-    redis: Option<RedisServer>,
+    redis: Option<Servers>,
     // Removed last, once nothing is written there any more.
     data: tempfile::TempDir,
 }
@@ -100,21 +101,22 @@ impl Fixture {
     /// That keeps conversations for so long after they were completed.
     pub(crate) async fn keeping(completed: Duration, limits: Limits, redis: Option<RedisServer>) -> Self {
         let retention = RetentionSettings { completed: Some(completed) };
-        Self::made_of(limits, retention, Tenants::default(), redis).await
+        Self::made_of(limits, retention, Tenants::default(), redis.map(Servers::One)).await
     }
 
     /// With its threads in Redis.
     pub(crate) async fn on_redis(tenants: Tenants) -> Self {
-        let redis = Some(RedisServer::start());
+        let redis = Some(Servers::One(RedisServer::start()));
         Self::made_of(Limits::default(), RetentionSettings::default(), tenants, redis).await
     }
 
-    async fn made_of(
-        limits: Limits,
-        retention: RetentionSettings,
-        tenants: Tenants,
-        redis: Option<RedisServer>,
-    ) -> Self {
+    /// With its threads in a Redis Cluster.
+    pub(crate) async fn on_cluster(tenants: Tenants) -> Self {
+        let redis = Some(Servers::Cluster(SharedCluster::take()));
+        Self::made_of(Limits::default(), RetentionSettings::default(), tenants, redis).await
+    }
+
+    async fn made_of(limits: Limits, retention: RetentionSettings, tenants: Tenants, redis: Option<Servers>) -> Self {
         let store = redis.as_ref().map(store_on);
         let data = tempfile::tempdir().unwrap();
         let clock = Arc::new(ManualClock::new());
@@ -295,8 +297,18 @@ pub(crate) fn hand_off_to(receiver: &str) -> Answer {
 /// The operator's token of every router that is started in a process.
 pub(crate) const ADMIN_TOKEN: &str = "the-operator-of-this-test";
 
-fn store_on(redis: &RedisServer) -> StoreSettings {
-    StoreSettings::Redis { url: Secret::new(redis.url()), partitions: 16 }
+/// Servers that a fixture has for itself.
+enum Servers {
+    One(RedisServer),
+    Cluster(SharedCluster),
+}
+
+fn store_on(servers: &Servers) -> StoreSettings {
+    let url = match servers {
+        Servers::One(server) => server.url(),
+        Servers::Cluster(cluster) => cluster.url(),
+    };
+    StoreSettings::Redis { url: Secret::new(url), ca: None, partitions: 16 }
 }
 
 /// The one place that knows how the router is started in a process.

@@ -10,10 +10,12 @@ mod fixture;
 mod peer;
 mod process;
 mod redis;
+mod redis_cluster;
 
 pub(crate) use api::{Api, Channel, Reply, Token};
 pub(crate) use clock::ManualClock;
 pub(crate) use fixture::{ADMIN_TOKEN, BUSINESS, CLIENT, Fixture, JWT_KEY, Tenants, hand_off_to, start_router_with};
 pub(crate) use peer::{Answer, Peer, Received};
 pub(crate) use process::{Process, Tenant};
-pub(crate) use redis::RedisServer;
+pub(crate) use redis::{RedisServer, TestCa};
+pub(crate) use redis_cluster::{RedisCluster, SharedCluster, wait_until};

@@ -1,6 +1,4 @@
--- Forgets what an endpoint received; then it is forgotten altogether.
+-- Forgets what an endpoint received.
 
-local forgetting, received = key(), key()
-redis.call('UNLINK', received)
-redis.call('SREM', forgetting, text())
+redis.call('UNLINK', key())
 return 'OK'
