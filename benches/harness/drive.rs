@@ -65,6 +65,11 @@ impl Load {
         Self { place, calls: calls.into(), connections, visited: Arc::default() }
     }
 
+    /// The same, of another server.
+    pub(crate) fn at(&self, place: Place) -> Self {
+        Self { place, visited: Arc::default(), ..self.clone() }
+    }
+
     /// Drives the server at this pace. `what` is shown on a terminal meanwhile.
     pub(crate) async fn drive(&self, pace: Pace, what: &str) -> Run {
         let mut connections = Vec::new();
