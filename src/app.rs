@@ -18,11 +18,11 @@ use crate::{
         tls::{Certificate, TlsFault},
     },
     store::{
-        redis::{Durability, RedisOpenError, RedisStore},
+        redis::{RedisOpenError, RedisStore},
         sqlite::{OpenError, SqliteOptions, SqliteStore},
     },
     telemetry::{self, TelemetryFault},
-    tenancy::{Secret, Tenancy, TenancyError, expiry, secrets::make_token},
+    tenancy::{Secret, Tenancy, TenancyError, expiry, follow::follow, secrets::make_token},
     webhook::WebhookDeliverer,
 };
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -31,10 +31,12 @@ use tokio::{
     net::TcpListener,
     runtime::{Builder, Handle},
     sync::oneshot,
+    task::JoinHandle,
+    time::timeout,
 };
 use tract_actors::{
     Router, Shell, ShellSettings, World,
-    ports::{Clock, Store, StoreError},
+    ports::{Clock, Held, Store, StoreError},
 };
 
 /// How long requests in flight may take to end once the router stops.
@@ -42,6 +44,9 @@ const DRAIN: Duration = Duration::from_secs(4);
 
 /// How long the actors may take to end after that.
 const WIND_UP: Duration = Duration::from_secs(2);
+
+/// How long the leases may take to be handed over.
+const HAND_OVER: Duration = Duration::from_secs(2);
 
 /// How long stopping may take in all: the process is to be gone 10 s after it was told to.
 const STOP: Duration = Duration::from_secs(9);
@@ -170,7 +175,8 @@ async fn run_router(
     stopped: oneshot::Receiver<()>,
 ) -> Result<(), AppError> {
     let network = Handle::current();
-    let store = open_store(&settings.store).await?;
+    let store = open_store(&settings).await?;
+    say_durability(&*store);
     let rules = settings.egress.rules;
     let tenancy = Tenancy::load(Arc::clone(&store), rules).await?;
     let tokens = Arc::new(Tokens::new(jwt_keys(&settings, &tenancy).await?)?);
@@ -205,6 +211,7 @@ async fn run_router(
     });
     let readiness = Readiness::default();
     let expiring = network.spawn(expiry::watch(Arc::clone(&tenancy), Arc::clone(&clock)));
+    let following = store.is_shared().then(|| network.spawn(follow(Arc::clone(&tenancy))));
     let edge = Edge {
         threads: Arc::new(shell.router()),
         store: Arc::clone(&store),
@@ -219,6 +226,8 @@ async fn run_router(
         egress: rules,
         metrics: metrics.clone(),
         readiness: readiness.clone(),
+        node_id: settings.node_id.clone(),
+        started_at: clock.now(),
     };
     let (drain, draining) = oneshot::channel::<()>();
     let service = http::service(Arc::new(edge));
@@ -241,10 +250,12 @@ async fn run_router(
         ended = &mut serving => Some(ended),
     };
     readiness.drain();
+    // Others deliver and fire timers from here on, while requests in flight end here.
+    store.resign();
     drop(drain);
     let served = match failed {
         Some(ended) => ended.map_err(io::Error::other).and_then(|served| served),
-        None => match tokio::time::timeout(DRAIN, &mut serving).await {
+        None => match timeout(DRAIN, &mut serving).await {
             Ok(ended) => ended.map_err(io::Error::other).and_then(|served| served),
             // Connections that are held open without a request do not keep the router up.
             Err(_) => {
@@ -253,7 +264,14 @@ async fn run_router(
             }
         },
     };
+    if store.is_shared() {
+        let mut held = store.held();
+        if timeout(HAND_OVER, held.wait_for(Held::is_empty)).await.is_err() {
+            tracing::warn!("the leases could not be handed over; they expire");
+        }
+    }
     shell.stop(WIND_UP).await;
+    following.inspect(JoinHandle::abort);
     upkeep.abort();
     expiring.abort();
     if let Some(renewal) = renewal {
@@ -264,23 +282,25 @@ async fn run_router(
     Ok(served?)
 }
 
-async fn open_store(settings: &StoreSettings) -> Result<Arc<dyn Store>, AppError> {
-    match settings {
+/// Tells operators what the store promises.
+fn say_durability(store: &dyn Store) {
+    let durability = store.durability();
+    metrics::gauge!("tract_store_survives_power_cut").set(f64::from(u8::from(durability.survives_power_cut)));
+    if durability.survives_power_cut {
+        tracing::info!("{}", durability.says);
+    } else {
+        tracing::warn!("{}", durability.says);
+    }
+}
+
+async fn open_store(settings: &Settings) -> Result<Arc<dyn Store>, AppError> {
+    match &settings.store {
         StoreSettings::Embedded { path, partitions } => {
             let options = SqliteOptions { partitions: *partitions, ..SqliteOptions::default() };
             Ok(SqliteStore::open(path, options)?)
         }
         StoreSettings::Redis { url, partitions } => {
-            let store = RedisStore::open(url.expose(), *partitions).await?;
-            let durability = store.durability();
-            let lossless = *durability == Durability::EveryAnswer;
-            metrics::gauge!("tract_store_survives_power_cut").set(f64::from(u8::from(lossless)));
-            if lossless {
-                tracing::info!("the store is in Redis: {durability}");
-            } else {
-                tracing::warn!("the store is in Redis: {durability}");
-            }
-            Ok(store)
+            Ok(RedisStore::open(url.expose(), *partitions, &settings.node_id).await?)
         }
     }
 }
@@ -291,6 +311,7 @@ fn shell_settings(settings: &Settings) -> ShellSettings {
         in_flight: settings.limits.in_flight,
         live_actors: settings.limits.live_actors,
         passivate_after_ms,
+        completed_kept_ms: settings.retention.completed.map(|kept| kept.as_millis().try_into().unwrap_or(u64::MAX)),
         ..ShellSettings::default()
     }
 }
@@ -323,7 +344,7 @@ pub async fn serve(settings: Settings) -> Result<(), AppError> {
         error = running.died() => return Err(error),
     }
     tracing::info!("stopping");
-    match tokio::time::timeout(STOP, running.stop()).await {
+    match timeout(STOP, running.stop()).await {
         Ok(stopped) => stopped,
         // What is not committed by now was not acknowledged either.
         Err(_) => {

@@ -1,7 +1,7 @@
 //! The router's own settings: `tract.toml`, and over it the environment (section 11).
 
 use crate::{
-    reading::{Fault, Faults, Fields, Located, Source},
+    reading::{Fault, Faults, Fields, Located, Source, milliseconds},
     security::url::EgressRules,
     server::tls::TlsFiles,
     store::redis::url_fault,
@@ -22,6 +22,8 @@ use tract_domain::ReceiverId;
 const MAX_PARTITIONS: u64 = 1024;
 /// The shortest secret that a JWT is signed with, in bytes: the length of the hash.
 const MIN_JWT_SECRET: usize = 32;
+/// A conversation is kept for as long as answers for idempotency keys are, so that none speaks of what is gone.
+const SHORTEST_RETENTION: Duration = Duration::from_secs(24 * 3600);
 
 /// Everything that can be set. [`Settings::default`] is what an empty file means.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +40,8 @@ pub struct Settings {
     pub egress: EgressSettings,
     /// Bounds.
     pub limits: Limits,
+    /// For how long conversations are kept.
+    pub retention: RetentionSettings,
     /// The certificate that it shows; without it, it speaks plain HTTP.
     pub tls: Option<TlsFiles>,
 }
@@ -106,6 +110,13 @@ pub struct Limits {
     pub passivate_after: Duration,
 }
 
+/// `[retention]`
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RetentionSettings {
+    /// How long a conversation is kept after it was completed; none is for ever, the default.
+    pub completed: Option<Duration>,
+}
+
 impl Default for Settings {
     fn default() -> Self {
         Self {
@@ -115,6 +126,7 @@ impl Default for Settings {
             security: SecuritySettings::default(),
             egress: EgressSettings::default(),
             limits: Limits::default(),
+            retention: RetentionSettings::default(),
             tls: None,
         }
     }
@@ -184,7 +196,7 @@ enum Form {
 }
 
 /// Every key, for the environment; the reader below says what each must be.
-const KEYS: [(&str, Form); 18] = [
+const KEYS: [(&str, Form); 19] = [
     ("listen", Form::Text),
     ("node_id", Form::Text),
     ("store.kind", Form::Text),
@@ -201,6 +213,7 @@ const KEYS: [(&str, Form); 18] = [
     ("limits.connections", Form::Number),
     ("limits.live_actors", Form::Number),
     ("limits.passivate_after", Form::Text),
+    ("retention.completed", Form::Text),
     ("tls.cert", Form::Text),
     ("tls.key", Form::Text),
 ];
@@ -311,6 +324,7 @@ fn read_settings(value: &Value, faults: &Faults) -> Settings {
         security: read_security(table("security")),
         egress: read_egress(table("egress")),
         limits: read_limits(table("limits")),
+        retention: read_retention(table("retention")),
         tls: root.table("tls").and_then(read_tls),
     };
     root.finish();
@@ -409,6 +423,25 @@ fn read_limits(fields: Fields<'_>) -> Limits {
     }
     fields.finish();
     limits
+}
+
+fn read_retention(fields: Fields<'_>) -> RetentionSettings {
+    let completed = fields.parsed("completed", |text| match age(text) {
+        Some(age) if age >= SHORTEST_RETENTION => Ok(age),
+        Some(_) => Err("must be at least a day, for so long answers for an Idempotency-Key are kept"),
+        None => Err("must be an age such as \"90d\" or \"36h\", at most a hundred years"),
+    });
+    fields.finish();
+    RetentionSettings { completed }
+}
+
+/// Reads a number of days such as `90d`, or a duration such as `36h`.
+fn age(text: &str) -> Option<Duration> {
+    const DAY: u64 = 24 * 3600;
+    match text.strip_suffix('d').map(str::parse::<u64>) {
+        Some(Ok(days)) => (days <= 36_500).then(|| Duration::from_secs(days * DAY)),
+        _ => milliseconds(text).ok().map(Duration::from_millis),
+    }
 }
 
 fn read_tls(fields: Fields<'_>) -> Option<TlsFiles> {

@@ -1,21 +1,24 @@
 //! Between the store and the couriers: every delivery that is committed finds its endpoint's courier.
 
 use crate::{
-    courier::{Courier, CourierSettings, ENTRIES, Wake},
-    ports::{Delivery, Endpoint, OutboxSink, OutboxUpdate, StoreError},
+    courier::{Courier, CourierSettings, ENTRIES, Outcomes, Wake},
+    ports::{Delivery, Endpoint, Held, OutboxSink, OutboxUpdate, StoreError},
     router::Router,
     shell::{ShellSettings, World},
+    timekeeper::Timers,
+    under_way::{Attempting, UnderWay},
 };
 use actix::{Addr, ArbiterHandle};
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeSet, HashMap, VecDeque},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
+use tract_domain::Timestamp;
 
 /// Deliveries that wait for their courier to look. Past it the courier reads the store instead.
 const INBOX: usize = 1024;
@@ -46,8 +49,8 @@ pub(crate) struct Inbox {
 #[derive(Debug, Default)]
 pub(crate) struct Letters {
     pub(crate) deliveries: VecDeque<Delivery>,
-    /// Some did not fit: they are in the store only.
-    pub(crate) missed: bool,
+    /// The strands of which some are in the store only: they did not fit, or another node committed them.
+    pub(crate) missed: BTreeSet<u16>,
     /// The courier knows that there is something.
     woken: bool,
 }
@@ -59,27 +62,42 @@ impl Inbox {
     /// True if the courier has to be woken.
     fn put(&self, mut delivery: Delivery) -> bool {
         let mut letters = self.letters();
-        if letters.deliveries.len() < INBOX && !letters.missed {
+        if letters.missed.contains(&delivery.strand) {
+            // It is read with those before it.
+        } else if letters.deliveries.len() < INBOX {
             if letters.deliveries.len() >= ENTRIES {
                 delivery.entry = None;
             }
             letters.deliveries.push_back(delivery);
         } else {
-            letters.missed = true;
+            letters.missed.insert(delivery.strand);
         }
+        !std::mem::replace(&mut letters.woken, true)
+    }
+    /// True if the courier has to be woken.
+    fn miss(&self, strand: u16) -> bool {
+        let mut letters = self.letters();
+        letters.missed.insert(strand);
         !std::mem::replace(&mut letters.woken, true)
     }
     /// Shows whether the courier's breaker is open.
     pub(crate) fn show_breaker(&self, open: bool) {
         self.breaker_open.store(open, Ordering::Relaxed);
     }
-    /// Everything that is there, and whether some was missed.
-    pub(crate) fn take(&self) -> (VecDeque<Delivery>, bool) {
+    /// Everything that is there, and the strands of which some was missed.
+    pub(crate) fn take(&self) -> (VecDeque<Delivery>, BTreeSet<u16>) {
         let mut letters = self.letters();
         letters.woken = false;
         let missed = std::mem::take(&mut letters.missed);
         (std::mem::take(&mut letters.deliveries), missed)
     }
+}
+
+/// What became of an attempt, on its way to the store.
+pub(crate) struct Outcome {
+    pub(crate) update: OutboxUpdate,
+    /// It is under way until it is written.
+    pub(crate) attempting: Attempting,
 }
 
 struct Post {
@@ -96,7 +114,13 @@ pub(crate) struct Dispatch {
     settings: CourierSettings,
     posts: Mutex<HashMap<Endpoint, Post>>,
     /// None once the router stops.
-    updates: Mutex<Option<mpsc::Sender<OutboxUpdate>>>,
+    updates: Mutex<Option<mpsc::Sender<Outcome>>>,
+    under_way: Arc<UnderWay>,
+    timers: Timers,
+    /// The strands that this node acts for.
+    held: watch::Receiver<Held>,
+    /// Strands of which anything may have been missed.
+    unseen: watch::Sender<BTreeSet<u16>>,
     writer: Mutex<Option<tokio::task::JoinHandle<()>>>,
 }
 
@@ -105,14 +129,30 @@ impl Dispatch {
         world: World,
         router: Router,
         arbiters: Vec<ArbiterHandle>,
+        timers: Timers,
         settings: &ShellSettings,
     ) -> Arc<Self> {
+        let (under_way, held) = (UnderWay::new(Arc::clone(&world.store)), world.store.held());
         let (updates, outcomes) = mpsc::channel(UPDATES);
         let writer = world.network.spawn(write_outcomes(world.clone(), outcomes));
         let settings = CourierSettings { attempts: settings.attempts_per_endpoint, window: settings.courier_window };
         let (posts, next) = (Mutex::default(), AtomicUsize::new(0));
         let (updates, writer) = (Mutex::new(Some(updates)), Mutex::new(Some(writer)));
-        Arc::new(Self { world, router, arbiters, next, settings, posts, updates, writer })
+        let unseen = watch::Sender::default();
+        Arc::new(Self {
+            world,
+            router,
+            arbiters,
+            next,
+            settings,
+            posts,
+            updates,
+            under_way,
+            timers,
+            held,
+            unseen,
+            writer,
+        })
     }
 
     fn posts(&self) -> MutexGuard<'_, HashMap<Endpoint, Post>> {
@@ -129,7 +169,7 @@ impl Dispatch {
             Arc::clone(inbox),
             self.world.clone(),
             self.router.clone(),
-            updates,
+            Outcomes { updates, under_way: Arc::clone(&self.under_way) },
             CourierSettings { window, ..self.settings },
         ))
     }
@@ -155,6 +195,63 @@ impl Dispatch {
     pub(crate) fn wake_all(&self) {
         for post in self.posts().values() {
             post.courier.do_send(Wake);
+        }
+    }
+
+    /// Follows what this node holds, and what it may have missed. Ends with the store.
+    pub(crate) async fn follow(self: Arc<Self>) {
+        let (mut held, mut unseen) = (self.held.clone(), self.unseen.subscribe());
+        let mut before = held.borrow_and_update().clone();
+        loop {
+            tokio::select! {
+                changed = held.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    let now = held.borrow_and_update().clone();
+                    self.hold(&now, &before).await;
+                    before = now;
+                }
+                _ = unseen.changed() => {
+                    // Taking them changes it too.
+                    if self.unseen.borrow().is_empty() {
+                        continue;
+                    }
+                    let strands = self.unseen.send_replace(BTreeSet::new());
+                    self.look_for_waiting(&strands).await;
+                    self.timers.nudge(self.world.clock.now());
+                }
+            }
+        }
+    }
+
+    /// Has couriers act for the strands that are held now and no others.
+    async fn hold(&self, held: &Held, before: &Held) {
+        self.under_way.look(held);
+        let gained = held.all_active().filter(|(strand, epoch)| before.active(*strand) != Some(*epoch));
+        let gained: BTreeSet<u16> = gained.map(|(strand, _)| strand).collect();
+        self.wake_all();
+        if !gained.is_empty() {
+            self.look_for_waiting(&gained).await;
+            self.timers.nudge(self.world.clock.now());
+        }
+    }
+
+    /// Has couriers read these strands of all endpoints that something waits for.
+    async fn look_for_waiting(&self, strands: &BTreeSet<u16>) {
+        let endpoints = loop {
+            match self.world.store.endpoints().await {
+                Ok(endpoints) => break endpoints,
+                Err(error) => {
+                    tracing::warn!(%error, "what waits for endpoints could not be read");
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        };
+        for (endpoint, _) in endpoints.into_iter().filter(|(_, status)| status.pending > 0) {
+            for strand in strands {
+                self.missed(*strand, vec![endpoint.clone()]);
+            }
         }
     }
 
@@ -193,7 +290,9 @@ impl Dispatch {
 
 impl OutboxSink for Dispatch {
     fn enqueued(&self, deliveries: Vec<Delivery>) {
-        for delivery in deliveries {
+        let held = self.held.borrow().clone();
+        // The others are another node's, which is told, or reads them once it has the lease.
+        for delivery in deliveries.into_iter().filter(|delivery| held.active(delivery.strand).is_some()) {
             let endpoint = delivery.endpoint.clone();
             self.post(&endpoint, |post| {
                 if post.inbox.put(delivery) {
@@ -201,6 +300,27 @@ impl OutboxSink for Dispatch {
                 }
             });
         }
+    }
+
+    fn missed(&self, strand: u16, endpoints: Vec<Endpoint>) {
+        if self.held.borrow().active(strand).is_none() {
+            return;
+        }
+        for endpoint in endpoints {
+            self.post(&endpoint, |post| {
+                if post.inbox.miss(strand) {
+                    post.courier.do_send(Wake);
+                }
+            });
+        }
+    }
+
+    fn missed_all(&self, strands: Vec<u16>) {
+        self.unseen.send_modify(|unseen| unseen.extend(strands));
+    }
+
+    fn deadline(&self, at: Timestamp) {
+        self.timers.nudge(at);
     }
 }
 
@@ -216,16 +336,17 @@ impl Couriers {
 }
 
 /// Writes what became of deliveries, many at a time. An outcome that is lost with the process costs a duplicate.
-async fn write_outcomes(world: World, mut outcomes: mpsc::Receiver<OutboxUpdate>) {
+async fn write_outcomes(world: World, mut outcomes: mpsc::Receiver<Outcome>) {
     let mut batch = Vec::with_capacity(UPDATE_BATCH);
     while outcomes.recv_many(&mut batch, UPDATE_BATCH).await > 0 {
-        if !write(&world, &batch).await {
+        let (updates, attempting): (Vec<_>, Vec<_>) = batch.drain(..).map(|o| (o.update, o.attempting)).unzip();
+        if !write(&world, &updates).await {
             // One of them meets something unreadable: the others must not suffer for it.
-            for update in &batch {
+            for update in &updates {
                 write(&world, std::slice::from_ref(update)).await;
             }
         }
-        batch.clear();
+        drop(attempting);
     }
 }
 
@@ -239,6 +360,8 @@ async fn write(world: &World, batch: &[OutboxUpdate]) -> bool {
                 tracing::error!(%error, outcomes = batch.len(), "outcomes of deliveries could not be written");
                 return false;
             }
+            // The store leaves such alone one by one; this is for completeness.
+            Err(StoreError::Superseded) => return true,
             Err(error @ (StoreError::Unavailable(_) | StoreError::OutcomeUnknown)) => {
                 if !std::mem::replace(&mut told, true) {
                     tracing::error!(%error, "outcomes of deliveries could not be written; trying again");

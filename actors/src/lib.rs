@@ -8,11 +8,13 @@ pub mod courier;
 pub mod dispatch;
 pub mod ports;
 pub mod registry;
+mod retention;
 pub mod router;
 pub mod schedule;
 pub mod shell;
 pub mod step;
 pub mod timekeeper;
+pub mod under_way;
 
 pub use dispatch::Couriers;
 pub use router::{Answer, Ask, Failure, Router};

@@ -142,6 +142,21 @@ impl Handler<Sweep> for Registry {
     }
 }
 
+/// A thread has left the store: its actor need not wait until it was idle for long. (After it has left, so that no other
+/// actor takes up the thread while it leaves.)
+#[derive(actix::Message)]
+#[rtype(result = "()")]
+pub(crate) struct Dismiss(pub(crate) UserId);
+
+impl Handler<Dismiss> for Registry {
+    type Result = ();
+    fn handle(&mut self, Dismiss(user_id): Dismiss, _: &mut Context<Self>) {
+        if let Some(at) = self.index.get(&user_id).copied() {
+            self.remove(at);
+        }
+    }
+}
+
 /// How many conversation actors are in memory.
 #[derive(actix::Message)]
 #[rtype(result = "usize")]

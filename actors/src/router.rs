@@ -2,7 +2,7 @@
 
 use crate::{
     ports::{Delivery, IdempotencyKey, TurnEnd},
-    registry::{CountLive, Registry},
+    registry::{CountLive, Dismiss, Registry},
 };
 use actix::{Addr, dev::SendError};
 use std::{
@@ -60,6 +60,9 @@ pub enum Failure {
     /// It could not be done now; nothing was done.
     #[error("{0}")]
     Unavailable(String),
+    /// The lease that it was done under has passed on to another node; nothing was done. No caller's command sees this.
+    #[error("another node has this thread's lease now")]
+    Superseded,
     /// It may have been done: repeat with the same idempotency key.
     #[error("the outcome is unknown")]
     OutcomeUnknown,
@@ -72,10 +75,12 @@ pub(crate) enum Job {
     Ask { client: ClientId, command: Command, idempotency: Option<IdempotencyKey> },
     /// The thread's timer fired.
     Settle,
+    /// The thread leaves the store if it has rested since then.
+    Leave { before: Timestamp },
     /// A receiver answered a hand-off's webhook.
     HandoffAnswered { by: ReceiverId, epoch: u64 },
     /// A turn of the IVA ended.
-    EndTurn { delivery: Box<Delivery>, end: TurnEnd },
+    EndTurn { delivery: Box<Delivery>, epoch: u64, end: TurnEnd },
     /// Fails, for tests of what a failure costs others.
     Panic,
 }
@@ -185,6 +190,19 @@ impl Router {
         self.carry(user_id, Job::Settle, None).await
     }
 
+    /// Has a thread leave the store if it has rested since then; whether it is gone now. Its actor does it, so that nobody
+    /// is answered from memory afterwards.
+    pub(crate) async fn leave(&self, user_id: UserId, before: Timestamp) -> Result<bool, Failure> {
+        match self.carry(user_id.clone(), Job::Leave { before }, None).await {
+            Ok(_) => Ok(false),
+            Err(Failure::UnknownUser) => {
+                self.registry(&user_id).do_send(Dismiss(user_id));
+                Ok(true)
+            }
+            Err(failure) => Err(failure),
+        }
+    }
+
     /// Tells a thread that its hand-off was answered.
     pub(crate) async fn handoff_answered(
         &self,
@@ -196,9 +214,9 @@ impl Router {
     }
 
     /// Commits what came of a turn, and that the turn is settled, in one step.
-    pub(crate) async fn end_turn(&self, delivery: Delivery, end: TurnEnd) -> Result<Answer, Failure> {
+    pub(crate) async fn end_turn(&self, delivery: Delivery, epoch: u64, end: TurnEnd) -> Result<Answer, Failure> {
         let user_id = delivery.user_id.clone();
-        self.carry(user_id, Job::EndTurn { delivery: Box::new(delivery), end }, None).await
+        self.carry(user_id, Job::EndTurn { delivery: Box::new(delivery), epoch, end }, None).await
     }
 
     /// Takes no more commands, and waits until those in flight are answered.

@@ -4,6 +4,7 @@ use crate::{
     dispatch::{Couriers, Dispatch},
     ports::{Clock, Deliverer, OutboxSink, Store, StoreError, Tenants},
     registry::Registry,
+    retention,
     router::Router,
     timekeeper::Timers,
 };
@@ -41,6 +42,8 @@ pub struct ShellSettings {
     pub attempts_per_endpoint: usize,
     /// Deliveries that a courier holds in memory; the rest of its backlog stays in the store.
     pub courier_window: usize,
+    /// For how long conversations that are over are kept, in milliseconds; none is for ever.
+    pub completed_kept_ms: Option<u64>,
 }
 
 impl Default for ShellSettings {
@@ -52,6 +55,7 @@ impl Default for ShellSettings {
             passivate_after_ms: 5 * 60 * 1000,
             attempts_per_endpoint: 32,
             courier_window: 1024,
+            completed_kept_ms: None,
         }
     }
 }
@@ -62,7 +66,7 @@ pub struct Shell {
     dispatch: Arc<Dispatch>,
     timers: Timers,
     arbiters: Vec<Arbiter>,
-    watches: [tokio::task::JoinHandle<()>; 2],
+    watches: Vec<tokio::task::JoinHandle<()>>,
 }
 
 /// How often dead couriers and a dead timekeeper are looked for. They die only by a bug; what they had to do is in the
@@ -83,7 +87,7 @@ impl Shell {
         timers.go(router.clone());
 
         let first = handles[0].clone();
-        let dispatch = Dispatch::new(world.clone(), router.clone(), handles, &settings);
+        let dispatch = Dispatch::new(world.clone(), router.clone(), handles, timers.clone(), &settings);
         world.store.subscribe(Arc::clone(&dispatch) as Arc<dyn OutboxSink>);
         // After subscribing, so that nothing falls between what is stored and what is told.
         for (endpoint, status) in world.store.endpoints().await? {
@@ -98,6 +102,7 @@ impl Shell {
                 couriers.wake_all();
             }
         });
+        let holdings = world.network.spawn(Arc::clone(&dispatch).follow());
         let watched = (Arc::clone(&dispatch), timers.clone(), router.clone(), world.clone());
         let watch = world.network.spawn(async move {
             let (dispatch, timers, router, world) = watched;
@@ -107,7 +112,17 @@ impl Shell {
                 timers.revive(&first, &world, &router);
             }
         });
-        Ok(Self { router, dispatch, timers, arbiters, watches: [watch, standings] })
+        let mut watches = vec![watch, standings, holdings];
+        if let Some(kept_ms) = settings.completed_kept_ms {
+            let retention = retention::forget_completed(
+                Arc::clone(&world.store),
+                Arc::clone(&world.clock),
+                router.clone(),
+                kept_ms,
+            );
+            watches.push(world.network.spawn(retention));
+        }
+        Ok(Self { router, dispatch, timers, arbiters, watches })
     }
 
     /// The handle to all conversations.

@@ -2,21 +2,28 @@
 
 use crate::{
     ports::{
-        Commit, Committed, DeadlineChange, Endpoint, Kept, KeptAnswer, NewDelivery, StoreError, Tenants, ThreadKey,
-        TurnEnd, What,
+        Commit, Committed, DeadlineChange, Delivery, Kept, KeptAnswer, Leave, NewDelivery, Settled, StoreError,
+        Tenants, ThreadKey, TurnEnd, What, Written,
     },
     router::{Answer, Failure, Job, Stage},
     shell::World,
     timekeeper::Timers,
 };
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tract_domain::{
     Command, Context, Effect, Fact, Json, Policy, Reply, Thread, Timestamp, Topic, Transition, Turn, UserId,
 };
 use uuid::Uuid;
 
-/// How often a job decides again when somebody else commits in between. On one node nobody does.
-const TRIES: usize = 16;
+/// How often a job decides again when somebody else commits in between. On one node nobody does; of several that want the
+/// same thread at once, each try lets one through.
+const TRIES: u32 = 64;
+
+/// How many of those follow each other at once; then each waits a little, not as long as the others wait.
+const EAGER: u32 = 2;
 
 /// How often the store is asked again whether a commit of unknown outcome is in.
 const ASKS: usize = 3;
@@ -57,6 +64,7 @@ impl From<StoreError> for Failure {
                 tracing::error!(error = %why, "the store failed");
                 Self::Unavailable("the store is unavailable".to_owned())
             }
+            StoreError::Superseded => Self::Superseded,
             StoreError::OutcomeUnknown => Self::OutcomeUnknown,
         }
     }
@@ -81,7 +89,11 @@ pub(crate) async fn run(
     stage: &Stage,
 ) -> (Option<Loaded>, Result<Answer, Failure>) {
     let attempt = Try { world, timers, user_id, job, stage };
-    for _ in 0..TRIES {
+    for tried in 0..TRIES {
+        if tried > EAGER {
+            tokio::time::sleep(jitter(tried)).await;
+        }
+        let remembered = loaded.is_some();
         let mut current = match loaded.take() {
             Some(loaded) if attempt.is_foreign(&loaded) => {
                 // From memory the refusal would come sooner than for a thread that there is not: the store is asked for
@@ -96,9 +108,21 @@ pub(crate) async fn run(
             },
         };
         let version = current.version;
-        match attempt.decide(&mut current).await {
+        let decided = attempt.decide(&mut current).await;
+        // What another node may have changed meanwhile is no ground for a refusal, or for an answer that commits nothing.
+        let unwritten =
+            matches!(decided, Ok(_) | Err(Fault::Failure(Failure::Refused(_)))) && current.version == version;
+        if remembered && unwritten && world.store.is_shared() {
+            match attempt.is_current(version).await {
+                Ok(true) => {}
+                Ok(false) => continue,
+                Err(failure) => return (None, Err(failure)),
+            }
+        }
+        match decided {
             Ok(answer) => return (Some(current), Ok(answer)),
             Err(Fault::Failure(Failure::OutcomeUnknown)) => return (None, Err(Failure::OutcomeUnknown)),
+            Err(Fault::Failure(failure)) if matches!(job, Job::Leave { .. }) => return (None, Err(failure)),
             Err(Fault::Failure(failure)) => return (Some(current), Err(failure)),
             Err(Fault::Conflict) => metrics::counter!("tract_commit_conflicts_total").increment(1),
         }
@@ -127,6 +151,11 @@ impl Try<'_> {
         })
     }
 
+    /// Whether this is the version that is committed now.
+    async fn is_current(&self, version: u64) -> Result<bool, Failure> {
+        Ok(self.world.store.version(self.user_id).await.map_err(read_failure)? == Some(version))
+    }
+
     /// Whether it is asked for by another client than its own.
     fn is_foreign(&self, loaded: &Loaded) -> bool {
         matches!(self.job, Job::Ask { client, .. } if *client != loaded.key.client)
@@ -135,6 +164,9 @@ impl Try<'_> {
     async fn decide(&self, loaded: &mut Loaded) -> Result<Answer, Fault> {
         if self.is_foreign(loaded) {
             return Err(Failure::UnknownUser.into());
+        }
+        if let Job::Leave { before } = self.job {
+            return self.leave(loaded, *before).await;
         }
         if let Some(answer) = self.kept().await? {
             return Ok(answer);
@@ -153,12 +185,12 @@ impl Try<'_> {
             Job::HandoffAnswered { by, epoch } => {
                 (Command::HandoffAnswered { by: by.clone(), epoch: *epoch }, Extra::default())
             }
-            Job::EndTurn { delivery, end } => {
+            Job::EndTurn { delivery, epoch, end } => {
                 let (command, user_details) = self.turn(delivery, end, &loaded.thread, &policy).await?;
-                let settles = Some((delivery.endpoint.clone(), delivery.id));
+                let settles = Some(settled(delivery, *epoch));
                 (command, Extra { settles, user_details, idempotency: None })
             }
-            Job::Settle | Job::Panic => return self.rest(loaded, ctx).await,
+            Job::Settle | Job::Leave { .. } | Job::Panic => return self.rest(loaded, ctx).await,
         };
         let transition = loaded.thread.decide(&command, ctx).map_err(Failure::Refused)?;
         let nothing = transition.entries.is_empty() && transition.thread == *loaded.thread;
@@ -186,9 +218,9 @@ impl Try<'_> {
         let now = self.world.clock.now();
         match self.job {
             Job::Ask { .. } => Err(Failure::UnknownUser.into()),
-            Job::Settle | Job::Panic | Job::HandoffAnswered { .. } | Job::EndTurn { .. } => {
+            Job::Settle | Job::Leave { .. } | Job::Panic | Job::HandoffAnswered { .. } | Job::EndTurn { .. } => {
                 let settles = match self.job {
-                    Job::EndTurn { delivery, .. } => Some((delivery.endpoint.clone(), delivery.id)),
+                    Job::EndTurn { delivery, epoch, .. } => Some(settled(delivery, *epoch)),
                     _ => None,
                 };
                 let mut commit = self.step(loaded, loaded.unchanged(), now);
@@ -208,10 +240,26 @@ impl Try<'_> {
         self.commit(loaded, unchanged, ctx, Extra::default()).await
     }
 
+    /// The thread leaves the store, if it has rested for long enough; then it is unknown.
+    async fn leave(&self, loaded: &Loaded, before: Timestamp) -> Result<Answer, Fault> {
+        let stays = loaded.deadline.is_some() || !loaded.thread.rests_since(before);
+        if stays {
+            let at = self.world.clock.now();
+            return Ok(Answer { reply: Reply::Done, message_ids: Vec::new(), at, replayed: false });
+        }
+        let (user_id, thread) = (self.user_id.clone(), Arc::clone(&loaded.thread));
+        let leave = Leave { user_id, expected_version: loaded.version, thread };
+        // One that is asked for again is found done.
+        match self.world.store.leave(leave).await.map_err(Failure::from)? {
+            Written::Applied => Err(Failure::UnknownUser.into()),
+            Written::Conflict => Err(Fault::Conflict),
+        }
+    }
+
     /// What the end of a turn is to the domain.
     async fn turn(
         &self,
-        delivery: &crate::ports::Delivery,
+        delivery: &Delivery,
         end: &TurnEnd,
         thread: &Thread,
         policy: &Policy,
@@ -310,9 +358,19 @@ impl Try<'_> {
 /// What a commit carries besides the transition.
 #[derive(Debug, Default, PartialEq)]
 struct Extra {
-    settles: Option<(Endpoint, u64)>,
+    settles: Option<Settled>,
     user_details: Option<Json>,
     idempotency: Option<crate::ports::IdempotencyKey>,
+}
+
+fn settled(delivery: &Delivery, epoch: u64) -> Settled {
+    Settled { endpoint: delivery.endpoint.clone(), id: delivery.id, epoch }
+}
+
+/// Up to some milliseconds, more with each try, and seldom what another takes.
+fn jitter(tried: u32) -> Duration {
+    let (_, random) = Uuid::new_v4().as_u64_pair();
+    Duration::from_micros(random % (1_000 * u64::from(tried.min(20))))
 }
 
 /// A stored timer may fire early, and then finds its right time: so a deadline that moves back, as the idle one does with

@@ -21,6 +21,9 @@ const ABREAST: usize = 16;
 /// How long to wait when the store does not answer, in milliseconds.
 const PAUSE_MS: u64 = 1_000;
 
+/// How long to sleep at most when other nodes store deadlines too and are to tell, in milliseconds: their word may be lost.
+const LOOK_MS: u64 = 2_000;
+
 /// How often expired idempotency records are forgotten, in milliseconds.
 const FORGET_MS: u64 = 10 * 60 * 1_000;
 
@@ -99,7 +102,8 @@ async fn forget_expired(store: &dyn Store, now: Timestamp) {
 async fn settle_due(store: &dyn Store, clock: &dyn Clock, router: &Router) -> Option<Timestamp> {
     loop {
         let now = clock.now();
-        let due = match store.due(now, PAGE).await {
+        let strands: Vec<u16> = store.held().borrow().all_active().map(|(strand, _)| strand).collect();
+        let due = match store.due(&strands, now, PAGE).await {
             Ok(due) => due,
             Err(error) => {
                 tracing::warn!(%error, "due deadlines could not be read");
@@ -107,8 +111,9 @@ async fn settle_due(store: &dyn Store, clock: &dyn Clock, router: &Router) -> Op
             }
         };
         if due.is_empty() {
-            return match store.next_due().await {
-                Ok(next) => next,
+            let look = store.is_shared().then(|| now.plus(LOOK_MS));
+            return match store.next_due(&strands).await {
+                Ok(next) => next.into_iter().chain(look).min(),
                 Err(_) => Some(now.plus(PAUSE_MS)),
             };
         }

@@ -70,6 +70,11 @@ impl Load {
         Self { place, visited: Arc::default(), ..self.clone() }
     }
 
+    /// A share of the same load for another server: together they visit all threads in turn.
+    pub(crate) fn shared_with(&self, place: Place, connections: usize) -> Self {
+        Self { place, connections, ..self.clone() }
+    }
+
     /// Drives the server at this pace. `what` is shown on a terminal meanwhile.
     pub(crate) async fn drive(&self, pace: Pace, what: &str) -> Run {
         let mut connections = Vec::new();
@@ -99,6 +104,13 @@ impl Run {
     fn new() -> Self {
         let histogram = || Histogram::new_with_bounds(1, LONGEST_US, 3).unwrap();
         Self { latency: histogram(), late: histogram(), failed: 0, fault: None, unsent: 0, elapsed: Duration::ZERO }
+    }
+
+    /// Several runs at the same time, as one.
+    pub(crate) fn of_all(runs: Vec<Self>) -> Self {
+        let mut all = Self::new();
+        runs.iter().for_each(|run| all.add(run));
+        all
     }
 
     fn add(&mut self, other: &Self) {

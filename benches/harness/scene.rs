@@ -35,15 +35,21 @@ pub(crate) struct Channel<'a> {
 impl Channel<'_> {
     /// So many users, each of whom has said something: threads with an open conversation. Their handles.
     pub(crate) async fn threads(&self, count: usize) -> Vec<String> {
+        self.more_threads("bench", count).await
+    }
+
+    /// The same, of users called this and a number.
+    pub(crate) async fn more_threads(&self, called: &str, count: usize) -> Vec<String> {
         let mut tasks = tokio::task::JoinSet::new();
         let per_task = count.div_ceil(64).max(1);
         for first in (0..count).step_by(per_task) {
             let (http, url) = (self.http.clone(), self.url.to_owned());
             let (client, api_token, business) = (self.client.to_owned(), self.api_token.to_owned(), self.business);
+            let called = called.to_owned();
             tasks.spawn(async move {
                 let mut users = Vec::new();
                 for user in first..(first + per_task).min(count) {
-                    let auth_id = format!("bench-{user}");
+                    let auth_id = format!("{called}-{user}");
                     let made = json!({"auth_id": auth_id, "business_id": business});
                     let made = post(&http, format!("{url}/v1.0/user"), &api_token, &client, made).await;
                     users.push(made["user_id"].as_str().unwrap().to_owned());

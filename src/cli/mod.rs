@@ -6,6 +6,7 @@ mod apply;
 mod check;
 mod conformance;
 mod hooks;
+mod migrate;
 mod serve;
 mod tenants_file;
 mod token;
@@ -59,6 +60,12 @@ enum Command {
         after_help = "Example:\n  tract hooks list\n  tract hooks replay --client acme --since 2026-07-25T17:20:00Z"
     )]
     Hooks(hooks::Hooks),
+    /// Move everything from one store into another, embedded or Redis; the router must be stopped
+    #[command(after_help = "Example:\n  tract migrate --from ./tract-data --to redis://127.0.0.1:6379\n  \
+        tract migrate --from redis://127.0.0.1:6379 --to ./tract-data\n\n\
+        Ids, counters and keys are kept, and both stores are compared in the end. If it is interrupted, the same command goes \
+        on. The source is only read. A URL with a password is better in the environment: TRACT_MIGRATE_TO.")]
+    Migrate(migrate::Migrate),
     /// Say what is wrong with the configuration, and where, without touching anything
     #[command(after_help = "Example:\n  tract check --config tract.toml -f tenants.toml")]
     Check(check::Check),
@@ -100,6 +107,8 @@ enum Failure {
     Runtime(io::Error),
     #[error("cannot write the result: {0}")]
     Output(io::Error),
+    #[error(transparent)]
+    Migrate(Box<crate::store::migrate::MigrateError>),
     #[error("{0}")]
     Faults(check::Faults),
     #[error(transparent)]
@@ -128,6 +137,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Apply(apply) => apply.run(),
         Command::Token(token) => token.run(),
         Command::Hooks(hooks) => hooks.run(),
+        Command::Migrate(migrate) => migrate.run(),
         Command::Check(check) => check.run(),
         Command::Conformance(conformance) => conformance.run(),
     }

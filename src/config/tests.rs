@@ -29,6 +29,8 @@ in_flight = 10
 connections = 15
 live_actors = 20
 passivate_after = "90s"
+[retention]
+completed = "90d"
 "#;
 
 #[test]
@@ -48,6 +50,7 @@ fn a_whole_file_is_read() {
         passivate_after: Duration::from_secs(90),
     };
     assert_eq!(settings.limits, limits);
+    assert_eq!(settings.retention.completed, Some(Duration::from_secs(90 * 86_400)));
 }
 
 #[test]
@@ -162,5 +165,21 @@ proptest! {
         bytes.splice(at..end, put.bytes());
         let text = String::from_utf8_lossy(&bytes);
         let _ = Settings::read(Some((Path::new("tract.toml"), &text)), []);
+    }
+}
+
+#[test]
+fn retention_is_at_least_a_day() {
+    let read = |age: &str| {
+        let environment = [("TRACT_RETENTION__COMPLETED".into(), age.into())];
+        Settings::read(None, environment).map(|settings| settings.retention.completed)
+    };
+    for (age, hours) in [("1d", 24), ("36h", 36), ("36500d", 876_000)] {
+        assert_eq!(read(age).unwrap(), Some(Duration::from_secs(hours * 3600)), "{age}");
+    }
+    for age in ["0d", "23h", "-1d", "d", "1.5d", "36501d", "18446744073709551615d", "never", ""] {
+        let faults = read(age).unwrap_err();
+        let fault = faults[0].to_string();
+        assert!(fault.starts_with("TRACT_RETENTION__COMPLETED: retention.completed: must be a"), "{age}: {fault}");
     }
 }

@@ -119,7 +119,7 @@ impl Outcome {
 
 fn problem(sent: &Result<Answer, SendFault>) -> Problem {
     match sent {
-        Err(SendFault::TimedOut) => Problem::TooSlow,
+        Err(SendFault::TimedOut | SendFault::HeldUp) => Problem::TooSlow,
         Err(SendFault::Broken) => Problem::ConnectionBroke,
         Err(_) => Problem::Unreachable,
         Ok(answer) => match answer.status {

@@ -22,7 +22,7 @@ use std::sync::Arc;
 use tract_actors::ports::{Endpoint, NewDelivery, OpenThread, StoreError, Tenants, UserWrite, What, Written};
 use tract_actors::router::{Ask, Failure};
 use tract_domain::{
-    BusinessId, ClientId, Command, DevicePlatform, Json, MessageType, Policy, Reply, Thread, Topic, UserId,
+    BusinessId, ClientId, Command, DevicePlatform, Json, MessageType, Origin, Policy, Reply, Thread, Topic, UserId,
 };
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -190,7 +190,7 @@ impl Edge {
                 auth_id: (&*body.auth_id).into(),
                 expected_version: stored.map_or(0, |user| user.version),
                 profile: Some(rendered(&profile)),
-                open: Some(self.opening(client, business, &policy, &user_id)),
+                open: Some(self.opening(client, business, &policy, &user_id).await?),
                 idempotency: key.map(|key| (key, answer.clone())),
                 now: self.now(),
             };
@@ -213,18 +213,25 @@ impl Edge {
     }
 
     /// A new thread, and who is told of it.
-    fn opening(&self, client: &ClientId, business: BusinessId, policy: &Policy, user_id: &UserId) -> OpenThread {
+    async fn opening(
+        &self,
+        client: &ClientId,
+        business: BusinessId,
+        policy: &Policy,
+        user_id: &UserId,
+    ) -> Result<OpenThread, Problem> {
+        let origin = self.store.origin(user_id).await?;
         let hooks = policy.receivers.iter().filter_map(|r| self.tenancy.hook(client, &r.id, Topic::CreateUser));
         let outbox = hooks
             .map(|endpoint| NewDelivery {
-                webhook_id: create_user_id(user_id, &endpoint),
+                webhook_id: create_user_id(user_id, origin, &endpoint),
                 endpoint,
                 what: What::CreateUser,
                 sequence: 0,
                 answers_handoff: None,
             })
             .collect();
-        OpenThread { business, thread: Thread::open(policy), outbox }
+        Ok(OpenThread { business, thread: Thread::open_after(policy, origin), outbox })
     }
 
     /// Writes, and asks again while the outcome is unknown.
@@ -257,7 +264,7 @@ impl Edge {
                 auth_id: auth_id.into(),
                 expected_version: stored.version,
                 profile: None,
-                open: Some(self.opening(client, business, policy, user_id)),
+                open: Some(self.opening(client, business, policy, user_id).await?),
                 idempotency: None,
                 now: self.now(),
             };
@@ -406,8 +413,13 @@ pub async fn enable_webhook(
 }
 
 /// The same for ever: a user is created once for each endpoint.
-fn create_user_id(user_id: &UserId, endpoint: &Endpoint) -> String {
-    let digest = Sha256::digest(format!("create_user\n{user_id}\n{}", endpoint.name()));
+fn create_user_id(user_id: &UserId, origin: Origin, endpoint: &Endpoint) -> String {
+    let mut event = format!("create_user\n{user_id}\n{}", endpoint.name());
+    if origin.sequence > 0 {
+        // Perhaps the user has been here before: this is another event.
+        event.push_str(&format!("\n{}", origin.sequence));
+    }
+    let digest = Sha256::digest(event);
     digest.iter().take(16).fold("user_".to_owned(), |mut id, byte| {
         // Writing to a String cannot fail.
         let _ = write!(id, "{byte:02x}");
@@ -471,8 +483,11 @@ mod tests {
     fn a_creation_is_told_under_one_id_for_each_endpoint() {
         let (user, other) = (UserId::new("u1").unwrap(), UserId::new("u2").unwrap());
         let (hook, channel) = (Endpoint::from_name("hook:a:b:user_events:create_user"), Endpoint::from_name("x"));
-        assert_eq!(create_user_id(&user, &hook), create_user_id(&user, &hook));
-        assert_ne!(create_user_id(&user, &hook), create_user_id(&other, &hook));
-        assert_ne!(create_user_id(&user, &hook), create_user_id(&user, &channel));
+        let (first, again) = (Origin::default(), Origin { sequence: 9, control_epoch: 1, conversation: 1 });
+        let id = create_user_id(&user, first, &hook);
+        assert_eq!(id, create_user_id(&user, first, &hook));
+        for another in [(&other, first, &hook), (&user, first, &channel), (&user, again, &hook)] {
+            assert_ne!(id, create_user_id(another.0, another.1, another.2));
+        }
     }
 }

@@ -89,6 +89,10 @@ pub struct Edge {
     pub metrics: PrometheusHandle,
     /// What `/readyz` says.
     pub readiness: Readiness,
+    /// What this node is called.
+    pub node_id: String,
+    /// When this process began.
+    pub started_at: Timestamp,
 }
 
 impl fmt::Debug for Edge {

@@ -23,8 +23,31 @@ pub async fn healthz() -> Answered<Health> {
     Answered(Health { status: "ok" })
 }
 
+/// How ready it is.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Ready {
+    /// `ok`
+    status: &'static str,
+    /// What this node is called.
+    node_id: String,
+    /// How many nodes have the store open.
+    nodes: usize,
+    /// Of the store's partitions, or of 1 where only one node can have it open: how many this node sends from, and fires
+    /// timers of.
+    partitions_held: usize,
+    store: ReadyStore,
+}
+
+/// What the store does to keep what it acknowledged.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ReadyStore {
+    survives_power_cut: bool,
+    /// What a power cut can cost.
+    durability: String,
+}
+
 /// `GET /readyz`
-pub async fn readyz(State(edge): State<Arc<Edge>>) -> Result<Answered<Health>, Problem> {
+pub async fn readyz(State(edge): State<Arc<Edge>>) -> Result<Answered<Ready>, Problem> {
     let mut reasons = Vec::new();
     if edge.readiness.is_draining() {
         reasons.push("it is shutting down");
@@ -34,7 +57,14 @@ pub async fn readyz(State(edge): State<Arc<Edge>>) -> Result<Answered<Health>, P
         reasons.push("the store is not available");
     }
     if reasons.is_empty() {
-        return Ok(Answered(Health { status: "ok" }));
+        let durability = edge.store.durability();
+        return Ok(Answered(Ready {
+            status: "ok",
+            node_id: edge.node_id.clone(),
+            nodes: edge.store.nodes().len().max(1),
+            partitions_held: edge.store.held().borrow().len(),
+            store: ReadyStore { survives_power_cut: durability.survives_power_cut, durability: durability.says },
+        }));
     }
     let text = format!("not ready: {}", reasons.join("; "));
     Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "not_ready", text))

@@ -208,6 +208,10 @@ impl From<Failure> for Problem {
                 tracing::warn!(why, "a thread could not be asked");
                 Self::unavailable("store_unavailable", "the store is not available; nothing was done")
             }
+            // No caller's command is done under a lease.
+            Failure::Superseded => {
+                Self::unavailable("store_unavailable", "another node has this thread; nothing was done")
+            }
             Failure::OutcomeUnknown => outcome_unknown(),
         }
     }
@@ -220,6 +224,7 @@ impl From<StoreError> for Problem {
                 tracing::warn!(why, "the store is unavailable");
                 Self::unavailable("store_unavailable", "the store is not available; nothing was done")
             }
+            StoreError::Superseded => Failure::Superseded.into(),
             StoreError::OutcomeUnknown => outcome_unknown(),
             StoreError::Corrupt(why) => {
                 tracing::error!(why, "the store holds something unreadable");

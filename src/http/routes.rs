@@ -357,7 +357,7 @@ fn channel_routes() -> Vec<Route> {
 /// Part C: the operator.
 fn admin_routes() -> Vec<Route> {
     use Auth::Admin;
-    use admin::{certificates, hooks as endpoints, tenants, threads, tokens};
+    use admin::{certificates, hooks as endpoints, nodes, tenants, threads, tokens};
     vec![
         Route::new(POST, "/admin/v1/apply", Admin, "Create or update tenants", tenants::apply)
             .about(
@@ -472,6 +472,9 @@ fn admin_routes() -> Vec<Route> {
             .about("One by its `webhook_id`, or all since a time. They carry `replayed: true` and may be out of order.")
             .takes::<endpoints::ReplayDeadLetters>()
             .gives::<deliveries::DeliveriesReplayed>(),
+        Route::new(GET, "/admin/v1/nodes", Admin, "The nodes that share the store", nodes::list)
+            .about("Which there are, as the one that is asked has heard, and how many partitions each acts for.")
+            .gives::<nodes::Nodes>(),
         Route::new(GET, "/admin/v1/threads", Admin, "Find threads", threads::list)
             .query(&FOUND_BY)
             .gives::<threads::Threads>(),
@@ -488,7 +491,7 @@ fn operations_routes() -> Vec<Route> {
             .gives::<operations::Health>(),
         Route::new(GET, "/readyz", Open, "Whether requests are wanted", operations::readyz)
             .about("503 with the reasons while the store is not available or the process is shutting down.")
-            .gives::<operations::Health>(),
+            .gives::<operations::Ready>(),
         Route::new(GET, "/metrics", Open, "Metrics in Prometheus text format", operations::metrics),
     ]
 }

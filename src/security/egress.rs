@@ -15,12 +15,16 @@ use std::error::Error;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use url::{Host, Url};
 
 /// An idle connection is dropped before the usual servers drop it (the shortest common keep-alive is 5 s): a request
 /// that meets a closing connection fails, and a turn of the IVA is not repeated.
 const KEEP_IDLE: Duration = Duration::from_secs(4);
+
+/// How much later than its timeout a request may end. Past it, this process has stood still, as when its machine was
+/// paused, and what an endpoint did meanwhile is not known.
+const HELD_UP: Duration = Duration::from_secs(1);
 
 /// Why there was no answer. Says nothing of the URL, which may carry secrets in its query.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -46,6 +50,9 @@ pub enum SendFault {
     /// The connection broke before an answer came.
     #[error("the connection broke")]
     Broken,
+    /// This process stood still while it waited: that says nothing of the endpoint.
+    #[error("the router stood still meanwhile")]
+    HeldUp,
 }
 
 /// What came back.
@@ -173,8 +180,10 @@ impl EgressClient {
         timeout: Duration,
         max_answer: usize,
     ) -> Result<Answer, SendFault> {
+        let begun = Instant::now();
         let sent = request.timeout(timeout).send().await;
-        let mut response = sent.map_err(|e| classify(&e))?;
+        let held_up = begun.elapsed() > timeout + HELD_UP;
+        let mut response = sent.map_err(|e| if held_up { SendFault::HeldUp } else { classify(&e) })?;
         let retry_after = response.headers().get(RETRY_AFTER).and_then(|v| v.to_str().ok()).map(str::to_owned);
         let status = response.status().as_u16();
         Ok(Answer { status, retry_after, body: read(&mut response, max_answer).await })
@@ -315,6 +324,10 @@ mod tests {
         let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
         assert_eq!(fetch(OPEN, &format!("http://{closed}/"), 5_000).await.unwrap_err(), SendFault::Connect);
         assert_eq!(fetch(OPEN, "http://no-such.invalid/", 5_000).await.unwrap_err(), SendFault::Unresolvable);
+        let url = format!("{base}/never");
+        let stand_still = async { std::thread::sleep(HELD_UP + Duration::from_millis(100)) };
+        let (held_up, ()) = tokio::join!(fetch(OPEN, &url, 50), stand_still);
+        assert_eq!(held_up.unwrap_err(), SendFault::HeldUp);
         let plain = fetch(STRICT, &format!("{base}/never"), 50).await.unwrap_err();
         assert_eq!(plain, SendFault::Url(UrlFault::Http));
     }

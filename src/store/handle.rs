@@ -66,13 +66,27 @@ impl Handles {
         UserId::new(&text).expect("25 characters of base64url")
     }
 
+    /// The beginnings of all handles of a partition: four, because a character of base64url carries two bits of what
+    /// follows.
+    pub fn beginnings(partition: u16) -> [String; 4] {
+        let [high, low] = partition.to_be_bytes();
+        [0x00, 0x40, 0x80, 0xc0].map(|next| {
+            let text = BASE64_URL_SAFE_NO_PAD.encode([high, low, next]);
+            format!("{PREFIX}{}", text.get(..3).unwrap_or_default())
+        })
+    }
+
     /// The partition that a handle carries; none when it cannot be one of ours.
     pub fn partition(&self, user_id: &UserId) -> Option<u16> {
-        let text = user_id.as_str().strip_prefix(PREFIX)?;
-        let bytes: [u8; 2 + CODE] = BASE64_URL_SAFE_NO_PAD.decode(text).ok()?.try_into().ok()?;
-        let partition = u16::from_be_bytes([bytes[0], bytes[1]]);
-        (partition < self.partitions).then_some(partition)
+        partition_in(user_id.as_str()).filter(|partition| *partition < self.partitions)
     }
+}
+
+/// The partition that a handle carries, whatever store it is of.
+pub fn partition_in(user_id: &str) -> Option<u16> {
+    let text = user_id.strip_prefix(PREFIX)?;
+    let bytes: [u8; 2 + CODE] = BASE64_URL_SAFE_NO_PAD.decode(text).ok()?.try_into().ok()?;
+    Some(u16::from_be_bytes([bytes[0], bytes[1]]))
 }
 
 /// The next value of a partition's counter: ahead of all before it, and of every one that a store rolled back to an
@@ -116,6 +130,17 @@ mod tests {
         assert_ne!(handles.user_id(&client("ab"), 1, "c"), handles.user_id(&client("a"), 1, "bc"));
         assert_ne!(handles.user_id(&client("a"), 1, "b"), handles.user_id(&client("a"), 2, "b"));
         assert_ne!(handles.user_id(&client("a"), 1, "b"), Handles::new(&[8; 32], 256).user_id(&client("a"), 1, "b"));
+    }
+
+    #[test]
+    fn a_partitions_handles_and_no_others_have_its_beginnings() {
+        let handles = Handles::new(&[7; 32], 1024);
+        for n in 0..2_000 {
+            let id = handles.user_id(&client("acme"), 1, &n.to_string());
+            let home = handles.partition(&id).unwrap();
+            let begins = |partition| Handles::beginnings(partition).iter().any(|b| id.as_str().starts_with(b));
+            assert!(begins(home) && !begins((home + 1) % 1024) && !begins((home + 16) % 1024), "{id} {home}");
+        }
     }
 
     #[test]

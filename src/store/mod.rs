@@ -3,6 +3,7 @@
 //! One contract suite (`tests/it/store_contract`) runs on each of them.
 
 pub mod handle;
+pub mod migrate;
 pub mod record;
 pub mod redis;
 pub mod sqlite;

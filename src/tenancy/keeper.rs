@@ -92,6 +92,9 @@ impl Tenancy {
     }
     /// Takes over what other nodes have changed. Says whether there was anything.
     pub async fn refresh(&self) -> Result<bool, TenancyError> {
+        if self.store.revision().await? == self.current.load().revision {
+            return Ok(false);
+        }
         let _one_at_a_time = self.writing.lock().await;
         let documents = self.store.documents().await?;
         if documents.revision == self.current.load().revision {

@@ -7,6 +7,7 @@ pub mod certificate;
 pub mod declaration;
 pub mod directory;
 pub mod expiry;
+pub mod follow;
 pub mod host;
 pub mod keeper;
 pub mod model;

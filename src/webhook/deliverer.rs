@@ -203,7 +203,11 @@ impl WebhookDeliverer {
         let timeout = Duration::from_millis(bot.timeout_ms);
         let most = iva::answer::MAX_ANSWER;
         let sent = self.post_within(timeout, most, &bot.url, bot.secrets(), &delivery.webhook_id, body).await;
-        let outcome = Attempt::Turn(iva::answer::judge(&sent, kept));
+        let outcome = match &sent {
+            // As after a crash.
+            Err(SendFault::HeldUp) => Attempt::Postponed(SendFault::HeldUp.to_string()),
+            _ => Attempt::Turn(iva::answer::judge(&sent, kept)),
+        };
         Ok(Attempted { outcome, status: status_of(&sent), of: None })
     }
 
@@ -268,7 +272,7 @@ impl WebhookDeliverer {
         let error = match outcome {
             Attempt::Accepted => None,
             Attempt::Rejected(error) => Some(error),
-            Attempt::Failed { reason, .. } => Some(reason),
+            Attempt::Failed { reason, .. } | Attempt::Postponed(reason) => Some(reason),
             _ => Some(format!("status {}", status.unwrap_or_default())),
         };
         Pinged { status, latency_ms: self.clock.now().since(at), error }

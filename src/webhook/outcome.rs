@@ -16,6 +16,7 @@ const MAX_ECT_USER_ID: usize = 256;
 pub(super) fn judge(sent: &Result<Answer, SendFault>, now: Timestamp) -> Attempt {
     match sent {
         Ok(answer) => judge_answer(answer, now),
+        Err(SendFault::HeldUp) => Attempt::Postponed(SendFault::HeldUp.to_string()),
         Err(fault) => Attempt::Failed { reason: fault.to_string(), retry_after_ms: None },
     }
 }
@@ -119,6 +120,8 @@ mod tests {
         assert_eq!(judge(&Ok(answer(410, "")), NOW), Attempt::Gone);
         let timed_out = Attempt::Failed { reason: "timed out".to_owned(), retry_after_ms: None };
         assert_eq!(judge(&Err(SendFault::TimedOut), NOW), timed_out);
+        // It was we who were not there: no attempt of the endpoint's schedule.
+        assert!(matches!(judge(&Err(SendFault::HeldUp), NOW), Attempt::Postponed(_)));
     }
 
     #[test]

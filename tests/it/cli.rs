@@ -58,7 +58,7 @@ certificates = ["sprinkle.pem"]
 #[test]
 fn help_has_an_example_for_every_command() {
     let here = directory(&[]);
-    for command in ["demo", "serve", "apply", "token", "check", "conformance", "hooks"] {
+    for command in ["demo", "serve", "apply", "token", "check", "conformance", "hooks", "migrate"] {
         let output = tract(here.path(), &[command, "--help"], &[]);
         assert!(
             output.status.success() && stdout(&output).contains(&format!("Example:\n  tract {command}")),

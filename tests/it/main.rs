@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test says what it expects by panicking")]
 
 mod bad_input;
+mod chaos;
 mod chat_history;
 mod cli;
 mod conformance;
@@ -17,7 +18,10 @@ mod full_disk;
 mod fuzz_corpus;
 mod hooks;
 mod lifecycle;
+mod migrate;
 mod mutation;
+mod nodes;
+mod retention;
 mod secrets;
 mod shell;
 mod signed_requests;

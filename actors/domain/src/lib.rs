@@ -21,6 +21,7 @@ pub mod lifecycle;
 pub mod message;
 pub mod policy;
 pub mod refusal;
+pub mod retention;
 pub mod thread;
 pub mod topic;
 
@@ -33,5 +34,6 @@ pub use lifecycle::{Phase, State};
 pub use message::{Body, DevicePlatform, Json, MessageType, Sender};
 pub use policy::{Policy, Receiver, ReceiverKind};
 pub use refusal::Refusal;
-pub use thread::{Context, DeadlineKind, Reply, Thread, Transition};
+pub use retention::Past;
+pub use thread::{Context, DeadlineKind, Origin, Reply, Thread, Transition};
 pub use topic::{Category, Topic};

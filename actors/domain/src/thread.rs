@@ -98,6 +98,18 @@ pub struct Step {
     pub epoch: u64,
 }
 
+/// How far threads had counted that are there no more: a thread that is opened anew goes on above it, because receivers
+/// remember the last `sequence` and `control_epoch` of a `user_id`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Origin {
+    /// The last entry's sequence.
+    pub sequence: u64,
+    /// The last control epoch.
+    pub control_epoch: u64,
+    /// The last conversation's number.
+    pub conversation: u64,
+}
+
 /// What a deadline is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum DeadlineKind {
@@ -239,13 +251,17 @@ const FORMAT: u16 = 1;
 impl Thread {
     /// A new thread: state none, epoch 1, the default receiver active.
     pub fn open(policy: &Policy) -> Self {
+        Self::open_after(policy, Origin::default())
+    }
+    /// A new thread that counts on from there.
+    pub fn open_after(policy: &Policy, origin: Origin) -> Self {
         Self {
             format: FORMAT,
-            sequence: 0,
-            conversation: 0,
+            sequence: origin.sequence,
+            conversation: origin.conversation,
             control: Control {
                 active: policy.default_receiver.clone(),
-                epoch: 1,
+                epoch: origin.control_epoch + 1,
                 offer: None,
                 request: None,
                 handoff: None,
@@ -254,7 +270,7 @@ impl Thread {
             last_entry_at: Timestamp::default(),
             last_message_at: Timestamp::default(),
             last_message: 0,
-            opened_after: 0,
+            opened_after: origin.sequence,
             details: None,
             countdown: None,
             held: BTreeMap::new(),

@@ -16,6 +16,8 @@ pub(super) struct Errand {
     pub(super) world: World,
     pub(super) router: Router,
     pub(super) delivery: Delivery,
+    /// The epoch of the lease on the delivery's strand.
+    pub(super) epoch: u64,
 }
 
 /// What a courier learns of an attempt.
@@ -33,6 +35,8 @@ pub(super) enum Came {
         /// Whether the IVA was there; none if it was not asked.
         reached: Option<bool>,
     },
+    /// Its strand has passed on to another node, which begins the delivery anew.
+    Superseded,
     /// The attempt itself failed: a bug.
     Died,
 }
@@ -85,13 +89,14 @@ impl Errand {
     /// The answer and the end of the delivery are one commit, so an answer counts once. It is kept until it is in.
     async fn end_turn(&self, end: TurnEnd, reached: Option<bool>) -> Came {
         loop {
-            match self.router.end_turn(self.delivery.clone(), end.clone()).await {
+            match self.router.end_turn(self.delivery.clone(), self.epoch, end.clone()).await {
                 Ok(_) => return Came::TurnOver { reached },
                 Err(Failure::UnknownUser) => {
                     let (outcome, at) = (Attempt::Void("the thread is gone".to_owned()), self.world.clock.now());
                     let record = AttemptRecord { at, status: None, latency_ms: 0, error: None };
                     return Came::Back { attempted: Attempted { outcome, status: None, of: None }, record };
                 }
+                Err(Failure::Superseded) => return Came::Superseded,
                 Err(failure) => {
                     tracing::warn!(user_id = %self.delivery.user_id, %failure, "an IVA's answer could not be committed");
                     tokio::time::sleep(COMMIT_PAUSE).await;

@@ -15,17 +15,21 @@ use self::{
 };
 use crate::{
     breaker::Breaker,
-    dispatch::Inbox,
-    ports::{Delivery, Endpoint, EndpointKind, KEPT_WHILE_DISABLED_MS, OutboxUpdate, Standing, StoreError},
+    dispatch::{Inbox, Outcome},
+    ports::{Delivery, Endpoint, EndpointKind, Held, KEPT_WHILE_DISABLED_MS, OutboxUpdate, Standing, StoreError},
     router::Router,
     shell::World,
+    under_way::{Attempting, UnderWay},
 };
 use actix::{
     Actor, ActorContext, ActorFutureExt, Addr, ArbiterHandle, AsyncContext, Context, Handler, SpawnHandle, WrapFuture,
 };
 use futures_util::FutureExt;
 use std::{panic::AssertUnwindSafe, sync::Arc};
-use tokio::sync::mpsc::{self, error::TrySendError};
+use tokio::sync::{
+    mpsc::{self, error::TrySendError},
+    watch,
+};
 use tract_domain::{Timestamp, UserId};
 
 /// The bounds of a courier.
@@ -43,6 +47,13 @@ const PAUSE_MS: u64 = 1_000;
 /// Dead letters that are made in one step, so that nobody's commit waits long behind it.
 const BURY: usize = 500;
 
+/// Where what became of attempts goes.
+#[derive(Clone)]
+pub(crate) struct Outcomes {
+    pub(crate) updates: mpsc::Sender<Outcome>,
+    pub(crate) under_way: Arc<UnderWay>,
+}
+
 /// See the module.
 pub(crate) struct Courier {
     endpoint: Endpoint,
@@ -50,9 +61,13 @@ pub(crate) struct Courier {
     inbox: Arc<Inbox>,
     world: World,
     router: Router,
-    updates: mpsc::Sender<OutboxUpdate>,
+    outcomes: Outcomes,
     settings: CourierSettings,
+    /// The strands that this node acts for.
+    held: watch::Receiver<Held>,
     window: Window,
+    /// Counts the changes of those strands: what was asked of the store before one is asked again.
+    holdings: u64,
     breaker: Breaker,
     /// As it was seen last. When it changes, everything is read anew.
     standing: Standing,
@@ -66,7 +81,9 @@ pub(crate) struct Courier {
     /// It is being disabled.
     disabling: bool,
     in_flight: usize,
-    /// Of those, the ones in which the endpoint is really tried.
+    /// Of those, the ones that set out in an era before.
+    stale: usize,
+    /// Of those in flight, the ones in which the endpoint is really tried.
     trying: usize,
     alarm: Option<(Timestamp, SpawnHandle)>,
 }
@@ -78,7 +95,7 @@ impl Courier {
         inbox: Arc<Inbox>,
         world: World,
         router: Router,
-        updates: mpsc::Sender<OutboxUpdate>,
+        outcomes: Outcomes,
         settings: CourierSettings,
     ) -> Addr<Self> {
         Self::start_in_arbiter(arbiter, move |_| Self {
@@ -86,11 +103,13 @@ impl Courier {
             standing: world.tenants.standing(&endpoint),
             endpoint,
             inbox,
+            held: world.store.held(),
             world,
             router,
-            updates,
+            outcomes,
             settings,
             window: Window::new(settings.window),
+            holdings: 0,
             breaker: Breaker::default(),
             era: 0,
             last_success_at: None,
@@ -98,6 +117,7 @@ impl Courier {
             asking: false,
             disabling: false,
             in_flight: 0,
+            stale: 0,
             trying: 0,
             alarm: None,
         })
@@ -113,6 +133,12 @@ impl Courier {
         if standing != self.standing {
             self.begin_era(standing, ctx);
         }
+        let held = self.held.borrow_and_update().clone();
+        if self.window.hold(&held) {
+            self.holdings += 1;
+            // When to look next depends on what is held.
+            self.set_alarm(None, ctx);
+        }
         match standing {
             Standing::Disabled { at } => self.lie_low(at, ctx),
             Standing::Enabled { .. } if self.disabling => {}
@@ -124,6 +150,7 @@ impl Courier {
     fn begin_era(&mut self, standing: Standing, ctx: &mut Context<Self>) {
         self.standing = standing;
         self.era += 1;
+        self.stale = self.in_flight;
         self.window.clear();
         self.breaker = Breaker::default();
         self.inbox.show_breaker(false);
@@ -159,36 +186,41 @@ impl Courier {
         for delivery in deliveries {
             self.window.hand_in(delivery, now);
         }
-        if missed {
-            self.window.fall_behind();
-        }
+        missed.into_iter().for_each(|strand| self.window.fall_behind(strand));
     }
 
     /// Reads the backlog on, when there is one and room for it. What was in flight in the era before is waited for, lest
     /// it be sent twice at once.
     fn read_on(&mut self, ctx: &mut Context<Self>) {
-        let Some(page) = self.window.wants() else { return };
-        if self.asking || page.after == 0 && self.in_flight > 0 {
+        if self.asking || self.stale > 0 {
+            return;
+        }
+        let parts = self.window.wants();
+        if parts.is_empty() {
             return;
         }
         self.asking = true;
         let (store, endpoint, known) = (Arc::clone(&self.world.store), self.endpoint.clone(), self.knows_the_past);
         let read = async move {
             let success = if known { None } else { store.endpoint_status(&endpoint).await?.last_success_at };
-            Ok::<_, StoreError>((success, store.outbox(&endpoint, page.after, page.limit).await?))
+            Ok::<_, StoreError>((success, parts.clone(), store.outbox(&endpoint, &parts).await?))
         };
-        let era = self.era;
+        let (era, holdings) = (self.era, self.holdings);
         ctx.spawn(read.into_actor(self).map(move |read, me, ctx| {
             if me.era != era {
                 return me.advance(ctx);
             }
             me.asking = false;
+            if me.holdings != holdings {
+                return me.advance(ctx);
+            }
             match read {
-                Ok((success, deliveries)) => {
+                Ok((success, parts, pages)) => {
                     me.knows_the_past = true;
                     me.last_success_at = me.last_success_at.max(success);
-                    let deliveries = deliveries.into_iter().map(|delivery| me.afresh(delivery)).collect();
-                    me.window.read(page, deliveries, me.now());
+                    let afresh = |page: Vec<Delivery>| page.into_iter().map(|delivery| me.afresh(delivery)).collect();
+                    let pages = pages.into_iter().map(afresh).collect();
+                    me.window.read(&parts, pages, me.now());
                     me.advance(ctx);
                 }
                 Err(error) => {
@@ -227,7 +259,8 @@ impl Courier {
         self.asking = true;
         let (store, endpoint, era) = (Arc::clone(&self.world.store), self.endpoint.clone(), self.era);
         let before = Timestamp(now.0.saturating_sub_unsigned(KEPT_WHILE_DISABLED_MS));
-        let bury = async move { store.bury(&endpoint, before, BURY, now).await };
+        let held: Vec<(u16, u64)> = self.held.borrow().all_active().collect();
+        let bury = async move { store.bury(&endpoint, &held, before, BURY, now).await };
         ctx.spawn(bury.into_actor(self).map(move |buried, me, ctx| {
             if me.era != era {
                 return me.advance(ctx);
@@ -246,7 +279,7 @@ impl Courier {
                         // Nothing waited then; but what came since, perhaps in the same transaction, has its hour too.
                         None => {
                             let (came, missed) = me.inbox.take();
-                            if missed || !came.is_empty() {
+                            if !missed.is_empty() || !came.is_empty() {
                                 me.advance(ctx);
                             }
                             // The next one to arrive wakes it.
@@ -290,16 +323,26 @@ impl Courier {
         self.in_flight += 1;
         self.trying += usize::from(admitted);
         let (me, world, router) = (ctx.address(), self.world.clone(), self.router.clone());
+        let (era, epoch) = (self.era, self.window.epoch(delivery.strand).unwrap_or_default());
+        let attempting = self.outcomes.under_way.begin(delivery.strand);
         self.world.network.spawn(async move {
-            let errand = Errand { world, router, delivery };
+            let errand = Errand { world, router, delivery, epoch };
             let run = async { if admitted { errand.run().await } else { errand.break_turn().await } };
             let came = AssertUnwindSafe(run).catch_unwind().await.unwrap_or(Came::Died);
-            me.do_send(Returned { delivery: Box::new(errand.delivery), tried: admitted, came });
+            let delivery = Box::new(errand.delivery);
+            me.do_send(Returned { delivery, era, epoch, tried: admitted, came, attempting });
         });
     }
 
     /// An attempt came back: what it means is worked out, told to the store, and only then the thread goes on.
-    fn returned(&mut self, delivery: Delivery, came: Came, ctx: &mut Context<Self>) {
+    fn returned(
+        &mut self,
+        delivery: Delivery,
+        epoch: u64,
+        came: Came,
+        attempting: Attempting,
+        ctx: &mut Context<Self>,
+    ) {
         let now = self.now();
         let Verdict { reached, change, fate, disable } = verdict::of(delivery, came, self.last_success_at, now);
         match reached {
@@ -316,30 +359,37 @@ impl Courier {
         }
         let update = change.map(|change| {
             let (Fate::Over(delivery) | Fate::Changed(delivery)) = &fate;
-            OutboxUpdate { endpoint: self.endpoint.clone(), id: delivery.id, change }
+            OutboxUpdate { endpoint: self.endpoint.clone(), id: delivery.id, epoch, change }
         });
-        match update.map(|update| self.updates.try_send(update)) {
+        let Some(update) = update else { return self.go_on(fate, epoch, ctx) };
+        // Until it is written, the attempt is under way.
+        match self.outcomes.updates.try_send(Outcome { update, attempting }) {
             // The channel is bounded: when the store is slow, threads wait here.
-            Some(Err(TrySendError::Full(update))) => {
-                let updates = self.updates.clone();
+            Err(TrySendError::Full(outcome)) => {
+                let updates = self.outcomes.updates.clone();
                 let told = async move {
-                    let _ = updates.send(update).await;
+                    let _ = updates.send(outcome).await;
                 };
-                ctx.spawn(told.into_actor(self).map(move |(), me, ctx| me.go_on(fate, ctx)));
+                ctx.spawn(told.into_actor(self).map(move |(), me, ctx| me.go_on(fate, epoch, ctx)));
             }
             // It closes only when the router stops.
-            None | Some(Ok(()) | Err(TrySendError::Closed(_))) => self.go_on(fate, ctx),
+            Ok(()) | Err(TrySendError::Closed(_)) => self.go_on(fate, epoch, ctx),
         }
     }
 
-    fn go_on(&mut self, fate: Fate, ctx: &mut Context<Self>) {
+    fn go_on(&mut self, fate: Fate, epoch: u64, ctx: &mut Context<Self>) {
         self.in_flight -= 1;
         let now = self.now();
+        let (Fate::Over(delivery) | Fate::Changed(delivery)) = &fate;
+        if self.window.epoch(delivery.strand) != Some(epoch) {
+            // Its strand has passed on, and perhaps come back: then it was read anew.
+            return self.advance(ctx);
+        }
         match fate {
             Fate::Changed(delivery) => self.window.changed(*delivery, now),
             Fate::Over(delivery) => {
                 let next = self.window.finished(&delivery, now);
-                self.read_lane(delivery.user_id.clone(), next, ctx);
+                self.read_lane(delivery.user_id.clone(), (delivery.strand, epoch), next, ctx);
             }
         }
         self.advance(ctx);
@@ -371,25 +421,27 @@ impl Courier {
         }));
     }
 
-    /// Reads a thread's next deliveries, if there are any that were left in the store.
-    fn read_lane(&mut self, user_id: UserId, next: Vec<u64>, ctx: &mut Context<Self>) {
+    /// Reads a thread's next deliveries, if there are any that were left in the store; `of` is its strand and the epoch.
+    fn read_lane(&mut self, user_id: UserId, of: (u16, u64), next: Vec<u64>, ctx: &mut Context<Self>) {
         if next.is_empty() {
             return;
         }
-        let (store, endpoint, era) = (Arc::clone(&self.world.store), self.endpoint.clone(), self.era);
+        let (store, endpoint) = (Arc::clone(&self.world.store), self.endpoint.clone());
+        let era = self.era;
+        let is_past = move |me: &Self| me.era != era || me.window.epoch(of.0) != Some(of.1);
         let read = async move {
             let page = store.outbox_by_id(&endpoint, &next).await;
             (page, next)
         };
         ctx.spawn(read.into_actor(self).map(move |(page, next), me, ctx| {
-            if me.era != era {
+            if is_past(me) {
                 return;
             }
             match page {
                 Ok(page) => {
                     let page = page.into_iter().map(|delivery| me.afresh(delivery)).collect();
                     let further = me.window.lane_read(&user_id, page, me.now());
-                    me.read_lane(user_id, further, ctx);
+                    me.read_lane(user_id, of, further, ctx);
                     me.advance(ctx);
                 }
                 Err(error) => {
@@ -397,8 +449,8 @@ impl Courier {
                     let clock = Arc::clone(&me.world.clock);
                     let sleep = async move { clock.sleep_until(clock.now().plus(PAUSE_MS)).await };
                     ctx.spawn(sleep.into_actor(me).map(move |(), me, ctx| {
-                        if me.era == era {
-                            me.read_lane(user_id, next, ctx);
+                        if !is_past(me) {
+                            me.read_lane(user_id, of, next, ctx);
                         }
                     }));
                 }
@@ -431,15 +483,21 @@ impl Handler<Wake> for Courier {
 #[rtype(result = "()")]
 struct Returned {
     delivery: Box<Delivery>,
+    era: u64,
+    /// The epoch of the lease that it was made under.
+    epoch: u64,
     tried: bool,
     came: Came,
+    attempting: Attempting,
 }
 
 impl Handler<Returned> for Courier {
     type Result = ();
-    fn handle(&mut self, Returned { delivery, tried, came }: Returned, ctx: &mut Context<Self>) {
+    fn handle(&mut self, returned: Returned, ctx: &mut Context<Self>) {
+        let Returned { delivery, era, epoch, tried, came, attempting } = returned;
         self.trying -= usize::from(tried);
-        self.returned(*delivery, came, ctx);
+        self.stale -= usize::from(era != self.era);
+        self.returned(*delivery, epoch, came, attempting, ctx);
     }
 }
 

@@ -36,6 +36,8 @@ pub(super) fn of(delivery: Delivery, came: Came, last_success_at: Option<Timesta
         Came::TurnOver { reached } => {
             return Verdict { reached, change: None, fate: Fate::Over(Box::new(delivery)), disable: None };
         }
+        // Until the courier hears of it too.
+        Came::Superseded => return later(delivery, now),
         Came::Died => {
             tracing::error!(endpoint = ?delivery.endpoint, "an attempt at a delivery failed inside the router");
             return later(delivery, now);

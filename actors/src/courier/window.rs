@@ -3,8 +3,8 @@
 //! stays in the store, and the window knows where to read on. So nobody ever searches the store for a thread's next
 //! delivery, and the store needs no index for it. Pure: no actor, no clock, no store.
 
-use crate::ports::Delivery;
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use crate::ports::{Delivery, Held, Part};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use tract_domain::{Timestamp, UserId};
 
 /// How many of one thread's deliveries are held: a busy or failing thread must not fill the window.
@@ -18,6 +18,9 @@ const WAITING: usize = 8192;
 /// it the backlog is not read on until half of them have had their turn.
 const REMEMBERED: usize = 64;
 
+/// How many strands are read at once.
+const PARTS: usize = 16;
+
 /// How many deliveries are held together with their entries, which may be large; the others' are read when they are sent.
 pub(crate) const ENTRIES: usize = 256;
 
@@ -26,10 +29,10 @@ pub(crate) const ENTRIES: usize = 256;
 pub(super) struct Window {
     /// Deliveries that are held at the most, but for the one of each waiting lane.
     size: usize,
-    /// Every delivery up to this id has been seen: it is in a lane, or its lane remembers it.
-    cursor: u64,
-    /// There may be deliveries above the cursor that nobody will hand in.
-    behind: bool,
+    /// The strands that are held.
+    strands: BTreeMap<u16, Strand>,
+    /// After which strand the backlog is read on.
+    turn: u16,
     lanes: HashMap<UserId, Lane>,
     /// Lanes whose first delivery may be sent, the oldest delivery first.
     ready: BTreeSet<(u64, UserId)>,
@@ -40,9 +43,21 @@ pub(super) struct Window {
     remembered: usize,
 }
 
+/// How far a strand's backlog has been read.
+#[derive(Debug)]
+struct Strand {
+    /// The epoch of the lease.
+    epoch: u64,
+    /// Every delivery up to this id has been seen: it is in a lane, or its lane remembers it.
+    cursor: u64,
+    /// There may be deliveries above the cursor that nobody will hand in.
+    behind: bool,
+}
+
 /// One thread's deliveries to this endpoint.
 #[derive(Debug, Default)]
 struct Lane {
+    strand: u16,
     queue: VecDeque<Delivery>,
     /// The ids of those behind the queue, which are in the store.
     behind: VecDeque<u64>,
@@ -65,22 +80,13 @@ enum Place {
     Reading,
 }
 
-/// A part of the backlog to read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Page {
-    /// From above this id.
-    pub(super) after: u64,
-    /// At most so many.
-    pub(super) limit: usize,
-}
-
 impl Window {
-    /// Empty, with everything still in the store.
+    /// Empty, with nothing held.
     pub(super) fn new(size: usize) -> Self {
         Self {
             size,
-            cursor: 0,
-            behind: true,
+            strands: BTreeMap::new(),
+            turn: 0,
             lanes: HashMap::new(),
             ready: BTreeSet::new(),
             waiting: BTreeSet::new(),
@@ -91,54 +97,126 @@ impl Window {
 
     /// Lets go of everything: it is read anew from the store.
     pub(super) fn clear(&mut self) {
+        let strands = std::mem::take(&mut self.strands);
         *self = Self::new(self.size);
+        let anew = |(strand, Strand { epoch, .. })| (strand, Strand { epoch, cursor: 0, behind: true });
+        self.strands = strands.into_iter().map(anew).collect();
     }
 
-    /// Some were committed that nobody handed in.
-    pub(super) fn fall_behind(&mut self) {
-        self.behind = true;
+    /// Takes up the strands that are held now, with their backlog still in the store, and lets go of the others. Whether
+    /// anything has changed.
+    pub(super) fn hold(&mut self, held: &Held) -> bool {
+        let known = self.strands.iter().map(|(strand, known)| (*strand, known.epoch));
+        if known.eq(held.all_active()) {
+            return false;
+        }
+        let lost: BTreeSet<u16> =
+            self.strands.iter().filter(|(s, known)| held.active(**s) != Some(known.epoch)).map(|(s, _)| *s).collect();
+        self.strands.retain(|strand, _| !lost.contains(strand));
+        let gone: Vec<UserId> = self
+            .lanes
+            .iter()
+            .filter(|(_, lane)| lost.contains(&lane.strand))
+            .map(|(user_id, _)| user_id.clone())
+            .collect();
+        for user_id in gone {
+            self.drop_lane(user_id);
+        }
+        for (strand, epoch) in held.all_active() {
+            self.strands.entry(strand).or_insert(Strand { epoch, cursor: 0, behind: true });
+        }
+        true
     }
 
-    /// What to read of the backlog now, if there is any and there is room.
-    pub(super) fn wants(&self) -> Option<Page> {
-        let room = self.behind
-            && self.held <= self.size / 2
-            && self.waiting.len() < WAITING
-            && self.remembered <= self.size * REMEMBERED / 2;
-        room.then(|| Page { after: self.cursor, limit: self.size - self.held })
+    fn drop_lane(&mut self, user_id: UserId) {
+        let Some(lane) = self.lanes.remove(&user_id) else { return };
+        self.remembered -= lane.behind.len();
+        match (lane.place, lane.queue.front()) {
+            // What waits is not counted as held.
+            (Place::Waiting, Some(first)) => {
+                self.waiting.remove(&(first.due_at, first.id, user_id));
+            }
+            (Place::Ready, Some(first)) => {
+                self.held -= lane.queue.len();
+                self.ready.remove(&(first.id, user_id));
+            }
+            _ => self.held -= lane.queue.len(),
+        }
     }
 
-    /// Takes a page of the backlog that was read.
-    pub(super) fn read(&mut self, asked: Page, page: Vec<Delivery>, now: Timestamp) {
-        // What was committed meanwhile is handed in, or whoever hands in says that some was missed.
-        self.behind = page.len() >= asked.limit;
-        for delivery in page {
-            self.admit(delivery, now);
+    /// The epoch under which this strand is held, if it is.
+    pub(super) fn epoch(&self, strand: u16) -> Option<u64> {
+        self.strands.get(&strand).map(|strand| strand.epoch)
+    }
+
+    /// Some were committed in this strand that nobody handed in.
+    pub(super) fn fall_behind(&mut self, strand: u16) {
+        if let Some(strand) = self.strands.get_mut(&strand) {
+            strand.behind = true;
+        }
+    }
+
+    /// What to read of the backlog now; nothing if there is none or no room.
+    pub(super) fn wants(&mut self) -> Vec<Part> {
+        let room =
+            self.held <= self.size / 2 && self.waiting.len() < WAITING && self.remembered <= self.size * REMEMBERED / 2;
+        if !room {
+            return Vec::new();
+        }
+        // In turn, so that none waits for the others' backlogs.
+        let behind = |range: std::collections::btree_map::Range<'_, u16, Strand>| {
+            range.filter(|(_, known)| known.behind).map(|(strand, known)| (*strand, known.cursor)).collect::<Vec<_>>()
+        };
+        let after = (std::ops::Bound::Excluded(self.turn), std::ops::Bound::Unbounded);
+        let mut next = behind(self.strands.range(after));
+        next.extend(behind(self.strands.range(..=self.turn)));
+        next.truncate(PARTS);
+        let Some((last, _)) = next.last() else { return Vec::new() };
+        self.turn = *last;
+        let limit = ((self.size - self.held) / next.len()).max(1);
+        next.into_iter().map(|(strand, after)| Part { strand, after, limit }).collect()
+    }
+
+    /// Takes the parts of the backlog that were read.
+    pub(super) fn read(&mut self, asked: &[Part], pages: Vec<Vec<Delivery>>, now: Timestamp) {
+        for (part, page) in asked.iter().zip(pages) {
+            // What was committed meanwhile is handed in, or whoever hands in says that some was missed.
+            if let Some(strand) = self.strands.get_mut(&part.strand).filter(|strand| strand.cursor == part.after) {
+                strand.behind = page.len() >= part.limit;
+            }
+            for delivery in page {
+                self.admit(delivery, now);
+            }
         }
     }
 
     /// Takes a delivery that was committed just now. While the store has older ones, it waits there too.
     pub(super) fn hand_in(&mut self, delivery: Delivery, now: Timestamp) {
-        if !self.behind {
+        let Some(strand) = self.strands.get_mut(&delivery.strand) else { return };
+        // Another node committed some of those before it.
+        strand.behind |= delivery.behind > strand.cursor;
+        if !strand.behind {
             self.admit(delivery, now);
         }
     }
 
     /// Puts a delivery into its lane, if there is room; else notes that it is in the store.
     fn admit(&mut self, mut delivery: Delivery, now: Timestamp) {
-        if delivery.id <= self.cursor {
+        let Some(strand) = self.strands.get_mut(&delivery.strand) else { return };
+        if delivery.id <= strand.cursor {
             return;
         }
         if self.held >= ENTRIES {
             delivery.entry = None;
         }
         if self.held >= self.size || self.waiting.len() >= WAITING || self.remembered >= self.size * REMEMBERED {
-            self.behind = true;
+            strand.behind = true;
             return;
         }
-        self.cursor = delivery.id;
+        strand.cursor = delivery.id;
         let user_id = delivery.user_id.clone();
         let lane = self.lanes.entry(user_id.clone()).or_default();
+        lane.strand = delivery.strand;
         let closed = matches!(lane.place, Place::Reading | Place::Waiting);
         if closed || !lane.behind.is_empty() || lane.queue.len() >= LANE {
             lane.behind.push_back(delivery.id);

@@ -1,5 +1,6 @@
 //! Deliveries: what waits for an endpoint, what became of it, and what makes the attempts (section 8).
 
+use super::leases::Leases;
 use super::{StoreError, StoredEntry};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -155,8 +156,13 @@ pub enum What {
 /// Something to deliver, as it is stored.
 #[derive(Debug, Clone)]
 pub struct Delivery {
-    /// Increases in commit order within an endpoint.
+    /// Increases in commit order within a strand of an endpoint.
     pub id: u64,
+    /// The strand that it belongs to: its thread's.
+    pub strand: u16,
+    /// Where whoever made this told it when it was committed: the highest id that waited for its endpoint in its strand
+    /// before; 0 for none.
+    pub behind: u64,
     /// Where to.
     pub endpoint: Endpoint,
     /// Of which thread.
@@ -210,6 +216,8 @@ pub struct OutboxUpdate {
     pub endpoint: Endpoint,
     /// Which.
     pub id: u64,
+    /// The epoch of the lease on its strand that the attempt was made under. Of no account once that was passed on.
+    pub epoch: u64,
     /// What became of it.
     pub change: OutboxChange,
 }
@@ -377,32 +385,51 @@ pub struct Buried {
     pub oldest: Option<Timestamp>,
 }
 
-/// Told of deliveries once they are committed.
+/// Told of deliveries once they are committed, and of what other nodes did that concerns this one. Every method must
+/// return at once and never fail: what it cannot hold is in the store.
 pub trait OutboxSink: Send + Sync {
-    /// These were committed, in this order. Must return at once and never fail: what it cannot hold is in the store.
+    /// These were committed; those of a strand in this order.
     fn enqueued(&self, deliveries: Vec<Delivery>);
+    /// Something was committed for these endpoints in this strand that is not handed over here.
+    fn missed(&self, strand: u16, endpoints: Vec<Endpoint>);
+    /// Anything may have been committed in these strands, for any endpoint, with any deadline.
+    fn missed_all(&self, strands: Vec<u16>);
+    /// A deadline was stored elsewhere for a thread of a strand that is held here.
+    fn deadline(&self, at: Timestamp);
+}
+
+/// A part of an endpoint's backlog to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Part {
+    /// Of this strand.
+    pub strand: u16,
+    /// From above this id.
+    pub after: u64,
+    /// At most so many.
+    pub limit: usize,
 }
 
 /// The part of a store that couriers live on.
 #[async_trait]
-pub trait Outbox: Send + Sync + 'static {
-    /// Tells this sink of every delivery that is committed from now on, in commit order.
+pub trait Outbox: Leases {
+    /// Tells this sink of every delivery that is committed from now on.
     fn subscribe(&self, sink: Arc<dyn OutboxSink>);
     /// All endpoints that anything was ever addressed to and that are not forgotten, by name, and how each fares.
     async fn endpoints(&self) -> Result<Vec<(Endpoint, EndpointStatus)>, StoreError>;
     /// How one endpoint fares.
     async fn endpoint_status(&self, endpoint: &Endpoint) -> Result<EndpointStatus, StoreError>;
-    /// What waits for an endpoint with an id above `after`, in order.
-    async fn outbox(&self, endpoint: &Endpoint, after: u64, limit: usize) -> Result<Vec<Delivery>, StoreError>;
+    /// Parts of what waits for an endpoint, each in order.
+    async fn outbox(&self, endpoint: &Endpoint, parts: &[Part]) -> Result<Vec<Vec<Delivery>>, StoreError>;
     /// Those of these ids that wait for an endpoint, in order.
     async fn outbox_by_id(&self, endpoint: &Endpoint, ids: &[u64]) -> Result<Vec<Delivery>, StoreError>;
-    /// What became of deliveries. Those that are gone meanwhile are left alone.
+    /// What became of deliveries. Those that are gone meanwhile, or whose strand has passed on, are left alone.
     async fn update_outbox(&self, updates: Vec<OutboxUpdate>) -> Result<(), StoreError>;
-    /// Makes dead letters of what waits for an endpoint and was committed at or before `before`, oldest first, at most
-    /// `limit` in one step.
+    /// Makes dead letters of what waits for an endpoint in these strands, with their epochs, and was committed at or before
+    /// `before`, oldest first, at most `limit` in one step.
     async fn bury(
         &self,
         endpoint: &Endpoint,
+        held: &[(u16, u64)],
         before: Timestamp,
         limit: usize,
         now: Timestamp,
@@ -439,7 +466,8 @@ pub enum Attempt {
     Accepted,
     /// It was received, and the endpoint said an error about it.
     Rejected(String),
-    /// No attempt could be made, through no fault of the endpoint: it does not count as one.
+    /// No attempt could be made, or what came of it could not be learnt, through no fault of the endpoint: it does not count
+    /// as one.
     Postponed(String),
     /// It was not received.
     Failed {

@@ -3,8 +3,12 @@
 //! Implementations live at the edge; tests bring their own.
 
 mod delivery;
+mod leases;
+mod retention;
 
 pub use delivery::*;
+pub use leases::*;
+pub use retention::*;
 
 use async_trait::async_trait;
 use std::{collections::BTreeMap, sync::Arc};
@@ -67,7 +71,7 @@ pub struct ThreadKey {
 pub struct StoredThread {
     /// What it is about.
     pub key: ThreadKey,
-    /// One more with each commit; a new thread has 0.
+    /// One more with each commit; a new thread has 0, or more than any thread had that left its partition.
     pub version: u64,
     /// Its state.
     pub thread: Thread,
@@ -101,7 +105,7 @@ pub struct Commit {
     /// What is to be delivered, in order.
     pub outbox: Vec<NewDelivery>,
     /// A turn of the IVA that this step settles: its delivery goes in the same step.
-    pub settles: Option<(Endpoint, u64)>,
+    pub settles: Option<Settled>,
     /// What becomes of the thread's timer.
     pub deadline: DeadlineChange,
     /// The user's details as the IVA has set them, an object.
@@ -110,6 +114,17 @@ pub struct Commit {
     pub idempotency: Option<(IdempotencyKey, Reply)>,
     /// The time of the decision.
     pub now: Timestamp,
+}
+
+/// A turn of the IVA that is over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settled {
+    /// The IVA.
+    pub endpoint: Endpoint,
+    /// Which delivery.
+    pub id: u64,
+    /// The epoch of the lease on its strand that it was sent under.
+    pub epoch: u64,
 }
 
 /// What becomes of a thread's timer. Timers may fire early, so a later deadline need not be written.
@@ -141,6 +156,9 @@ pub enum StoreError {
     /// It is down, full, or refuses; nothing was done.
     #[error("the store is unavailable: {0}")]
     Unavailable(String),
+    /// The lease that this was done under has passed on to another node; nothing was done.
+    #[error("another node has this thread's lease now")]
+    Superseded,
     /// It did not answer in time: it may have been done. Ask again with the same commit id.
     #[error("the store did not answer in time")]
     OutcomeUnknown,
@@ -224,7 +242,7 @@ pub struct UserWrite {
 pub struct OpenThread {
     /// Its business; its handle is [`Store::user_id`] of it.
     pub business: BusinessId,
-    /// Its first state.
+    /// Its first state, above [`Retention::origin`]: one that is not conflicts.
     pub thread: Thread,
     /// Who is told that the user was created.
     pub outbox: Vec<NewDelivery>,
@@ -300,16 +318,27 @@ pub struct ThreadPage {
     pub next: Option<String>,
 }
 
+/// What a store does to keep what it acknowledged, for operators.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Durability {
+    /// Whether all of it survives a power cut.
+    pub survives_power_cut: bool,
+    /// What a power cut can cost, and what to do about it.
+    pub says: String,
+}
+
 /// What is durable. Every method answers within a bound of its own, with an error if need be.
 ///
 /// One contract suite runs on every implementation.
 #[async_trait]
-pub trait Store: Outbox {
+pub trait Store: Outbox + Retention {
     /// The public handle of a thread: the same for ever, meaningless to others, carries its partition.
     fn user_id(&self, client: &ClientId, business: BusinessId, auth_id: &str) -> UserId;
 
     /// A thread, if it was opened.
     async fn thread(&self, user_id: &UserId) -> Result<Option<StoredThread>, StoreError>;
+    /// The version of a thread, if it was opened: whether what is in memory is up to date.
+    async fn version(&self, user_id: &UserId) -> Result<Option<u64>, StoreError>;
     /// One atomic step on a thread.
     async fn commit(&self, commit: Commit) -> Result<Committed, StoreError>;
     /// The entries after that sequence, gapless, oldest first.
@@ -325,10 +354,10 @@ pub trait Store: Outbox {
         business: Option<BusinessId>,
         active: Option<&ReceiverId>,
     ) -> Result<u64, StoreError>;
-    /// Threads whose timer fires at or before `now`, earliest first.
-    async fn due(&self, now: Timestamp, limit: usize) -> Result<Vec<UserId>, StoreError>;
-    /// When the next timer fires.
-    async fn next_due(&self) -> Result<Option<Timestamp>, StoreError>;
+    /// Threads of these strands whose timer fires at or before `now`, earliest first.
+    async fn due(&self, strands: &[u16], now: Timestamp, limit: usize) -> Result<Vec<UserId>, StoreError>;
+    /// When the next timer of these strands fires.
+    async fn next_due(&self, strands: &[u16]) -> Result<Option<Timestamp>, StoreError>;
 
     /// The answer kept for a key, unless it has expired.
     async fn kept(&self, key: &[u8; 32], now: Timestamp) -> Result<Option<Kept>, StoreError>;
@@ -354,11 +383,15 @@ pub trait Store: Outbox {
         ect_user_id: &str,
     ) -> Result<(), StoreError>;
 
+    /// The configuration's revision.
+    async fn revision(&self) -> Result<u64, StoreError>;
     /// All configuration.
     async fn documents(&self) -> Result<Documents, StoreError>;
     /// One atomic step on the configuration.
     async fn write_documents(&self, write: DocumentWrite) -> Result<Written, StoreError>;
 
+    /// What it does to keep what it acknowledged.
+    fn durability(&self) -> Durability;
     /// Whether it can be reached and written to.
     async fn ping(&self) -> Result<(), StoreError>;
     /// Finishes what is under way and closes.

@@ -2,6 +2,7 @@
 
 pub mod certificates;
 pub mod hooks;
+pub mod nodes;
 pub mod tenants;
 pub mod threads;
 pub mod tokens;

@@ -190,6 +190,8 @@ async fn a_panic_is_a_500() {
         egress: EgressRules::default(),
         metrics: telemetry::detached().unwrap(),
         readiness: Readiness::default(),
+        node_id: "n1".to_owned(),
+        started_at: tract_domain::Timestamp(0),
     };
     fixture.service = service(Arc::new(edge));
     let body = json!({"user_id": "u", "message_body": "hi", "sender": "aeu"});

@@ -191,6 +191,8 @@ impl Fixture {
             egress,
             metrics: telemetry::detached().unwrap(),
             readiness: Readiness::default(),
+            node_id: "n1".to_owned(),
+            started_at: Timestamp(0),
         });
         Self { service: service(Arc::clone(&edge)), edge, clock, _directory: directory }
     }

@@ -10,7 +10,8 @@ use super::{
 };
 use std::collections::BTreeMap;
 use tract_actors::ports::{
-    Delivery, DeliveryPage, DeliveryQuery, DeliveryRecord, DeliveryState, Endpoint, EndpointStatus, Replay, Replayed,
+    Delivery, DeliveryPage, DeliveryQuery, DeliveryRecord, DeliveryState, Endpoint, EndpointStatus, Part, Replay,
+    Replayed,
 };
 use tract_domain::Timestamp;
 
@@ -53,38 +54,59 @@ async fn forms<'a>(
     found.into_iter().map(|form| form.map(|form| DeliveryForm::read(&form)).transpose()).collect()
 }
 
-/// What waits for an endpoint, merged from all partitions in the order of the ids.
+/// Parts of what waits for an endpoint.
 pub(super) async fn outbox(
     reader: &mut Reader,
     place: Place,
     endpoint: &Endpoint,
-    after: u64,
-    limit: usize,
-) -> Result<Vec<Delivery>, Fault> {
-    let limit = limit.min(MOST);
-    let holding = holding(reader, place, endpoint).await?;
-    let mut going: Vec<Partition> = holding.iter().filter(|(_, pending, _)| *pending > 0).map(|(p, ..)| *p).collect();
-    // Of many partitions each is likely to have its share of the page.
-    let share = if going.len() > 1 { 2 * limit / going.len() + 16 } else { limit }.min(limit);
-    let (mut ids, mut after) = (Vec::new(), after);
-    while !going.is_empty() && ids.len() < limit {
-        let range = |p: &Partition| {
-            let key = p.waiting(endpoint);
-            command!("ZRANGE", key, format!("({after}"), "+inf", "BYSCORE", "LIMIT", 0, share)
-        };
-        let found: Vec<Vec<u64>> = reader.all(going.iter().map(range).collect()).await?;
-        // Beyond the first id at which a partition's part ends, that partition may have smaller ones.
-        let whole = found.iter().filter(|part| part.len() == share).filter_map(|part| part.last().copied()).min();
-        let bound = whole.unwrap_or(u64::MAX);
-        ids.extend(found.into_iter().flatten().filter(|id| *id <= bound));
-        if whole.is_none() {
-            going.clear();
+    parts: &[Part],
+) -> Result<Vec<Vec<Delivery>>, Fault> {
+    let range = |part: &Part| {
+        let (key, limit) = (Partition(part.strand).waiting(endpoint), part.limit.min(MOST));
+        command!("ZRANGE", key, format!("({}", part.after), "+inf", "BYSCORE", "LIMIT", 0, limit)
+    };
+    let found: Vec<Vec<u64>> = reader.all(parts.iter().map(range).collect()).await?;
+    let mut pages: Vec<Vec<Delivery>> = parts.iter().map(|_| Vec::new()).collect();
+    let ids: Vec<u64> = found.into_iter().flatten().collect();
+    for delivery in records(reader, place, endpoint, &ids).await? {
+        if let Some(n) = parts.iter().position(|part| part.strand == delivery.strand) {
+            pages[n].push(delivery);
         }
-        after = bound;
     }
-    ids.sort_unstable();
-    ids.truncate(limit);
-    records(reader, place, endpoint, &ids).await
+    Ok(pages)
+}
+
+/// What waits for an endpoint longest in these strands, and was committed by then, by partition and epoch; and when the
+/// oldest of the others was committed.
+pub(super) async fn overdue(
+    reader: &mut Reader,
+    place: Place,
+    endpoint: &Endpoint,
+    held: &[(u16, u64)],
+    before: Timestamp,
+    limit: usize,
+) -> Result<(Vec<(Partition, u64, Vec<u64>)>, Option<Timestamp>), Fault> {
+    let waiting = held.iter().map(|(strand, _)| command!("HGET", Partition(*strand).status(endpoint), "pending"));
+    let waiting: Vec<Option<u64>> = reader.all(waiting.collect()).await?;
+    let held = held.iter().zip(waiting).filter(|(_, pending)| pending.is_some_and(|pending| pending > 0));
+    let held: Vec<(u16, u64)> = held.map(|(held, _)| *held).collect();
+    let share = (limit / held.len().max(1)).max(1);
+    let part = |(strand, _): &(u16, u64)| Part { strand: *strand, after: 0, limit: share + 1 };
+    let parts: Vec<Part> = held.iter().map(part).collect();
+    let (mut old, mut oldest, mut room) = (Vec::new(), None::<Timestamp>, limit);
+    let pages = outbox(reader, place, endpoint, &parts).await?;
+    for ((strand, epoch), page) in held.into_iter().zip(pages) {
+        // Ids are given out in the order of creation, so the first that is too young ends it.
+        let count = page.iter().take(share.min(room)).take_while(|delivery| delivery.created_at <= before).count();
+        room -= count;
+        if let Some(next) = page.get(count) {
+            oldest = Some(oldest.map_or(next.created_at, |oldest| oldest.min(next.created_at)));
+        }
+        if count > 0 {
+            old.push((Partition(strand), epoch, page[..count].iter().map(|delivery| delivery.id).collect()));
+        }
+    }
+    Ok((old, oldest))
 }
 
 /// The deliveries with these ids, in their order; those that are gone meanwhile are left out.
@@ -97,7 +119,9 @@ pub(super) async fn records(
     let get = |id: &u64| command!("HGET", place.home_of_delivery(*id).outbox(endpoint), id);
     let found: Vec<Option<Vec<u8>>> = reader.all(ids.iter().map(get).collect()).await?;
     let found = ids.iter().zip(found).filter_map(|(id, form)| Some((*id, form?)));
-    found.map(|(id, form)| DeliveryForm::read(&form)?.delivery(id, endpoint, None)).collect()
+    let delivery =
+        |id, form: Vec<u8>| DeliveryForm::read(&form)?.delivery((place.home_of_delivery(id), id, 0), endpoint, None);
+    found.map(|(id, form)| delivery(id, form)).collect()
 }
 
 /// How endpoints fare, each over the partitions that know it.

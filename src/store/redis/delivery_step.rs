@@ -6,13 +6,14 @@ use super::{
     keys::{self, Partition},
     script::{Call, Script},
     thread_step::Place,
-    writer::{Ids, Step, Turn},
+    writer::{Step, Told, Turn},
 };
 use crate::store::record::{self, ATTEMPTS_KEPT};
 use ::redis::Value;
 use std::collections::BTreeMap;
-use tract_actors::ports::{AttemptRecord, Delivery, End, Endpoint, OutboxChange, OutboxUpdate};
+use tract_actors::ports::{AttemptRecord, End, Endpoint, OutboxChange, OutboxUpdate};
 use tract_domain::Timestamp;
+use uuid::Uuid;
 
 /// How many of an endpoint's received deliveries are kept at least; at twice as many the older half goes.
 const RECEIVED_KEPT: usize = 1_000;
@@ -23,20 +24,19 @@ type Arguments = Vec<Vec<u8>>;
 /// What became of deliveries. What was received is noted in a second step, so that a crash in between costs a line of what
 /// is shown, nothing else.
 pub(super) struct UpdateOutbox {
-    place: Place,
-    /// By endpoint and partition, each with its changes in order.
-    groups: Vec<((Endpoint, Partition), Vec<Arguments>)>,
+    /// By endpoint, partition and the lease's epoch, each with its changes in order.
+    groups: Vec<((Endpoint, Partition, u64), Vec<Arguments>)>,
     noting: bool,
 }
 
 impl UpdateOutbox {
     pub(super) fn new(place: Place, updates: Vec<OutboxUpdate>) -> Result<Self, Fault> {
-        let mut groups: BTreeMap<(Endpoint, Partition), Vec<Arguments>> = BTreeMap::new();
-        for OutboxUpdate { endpoint, id, change } in updates {
-            let group = groups.entry((endpoint, place.home_of_delivery(id))).or_default();
+        let mut groups: BTreeMap<(Endpoint, Partition, u64), Vec<Arguments>> = BTreeMap::new();
+        for OutboxUpdate { endpoint, id, epoch, change } in updates {
+            let group = groups.entry((endpoint, place.home_of_delivery(id), epoch)).or_default();
             group.push(change_arguments(id, &change)?);
         }
-        Ok(Self { place, groups: groups.into_iter().collect(), noting: false })
+        Ok(Self { groups: groups.into_iter().collect(), noting: false })
     }
 }
 
@@ -82,26 +82,30 @@ fn change_arguments(id: u64, change: &OutboxChange) -> Result<Arguments, Fault> 
 impl Step for UpdateOutbox {
     type Outcome = ();
 
-    fn calls(&mut self, _: &mut Ids) -> Vec<Call> {
-        let groups = self.groups.iter().map(|((endpoint, partition), changes)| {
-            let mut call = self.place.call(Script::UpdateOutbox, *partition);
-            call.keys(partition.endpoint(endpoint)).number(ATTEMPTS_KEPT).number(changes.len());
+    fn calls(&mut self) -> Result<Vec<Call>, Fault> {
+        let groups = self.groups.iter().map(|((endpoint, partition, epoch), changes)| {
+            let mut call = Call::new(Script::UpdateOutbox);
+            call.key(partition.head()).keys(partition.endpoint(endpoint));
+            call.number(epoch).number(ATTEMPTS_KEPT).number(changes.len());
             for argument in changes.iter().flatten() {
                 call.text(argument.as_slice());
             }
             call
         });
-        groups.collect()
+        Ok(groups.collect())
     }
 
     fn answered(&mut self, replies: Vec<Value>) -> Result<Turn<()>, Fault> {
         if self.noting {
-            return Ok(Turn::Done((), Vec::new()));
+            return Ok(Turn::Done((), Told::default()));
         }
         self.noting = true;
         let mut calls = Vec::new();
-        for (((endpoint, _), _), reply) in self.groups.iter().zip(replies) {
-            let received: Vec<Vec<u8>> = read(reply)?;
+        for (((endpoint, ..), changes), reply) in self.groups.iter().zip(replies) {
+            let Some(received) = read::<Option<Vec<Vec<u8>>>>(reply)? else {
+                metrics::counter!("tract_superseded_outcomes_total").increment(changes.len() as u64);
+                continue;
+            };
             if received.is_empty() {
                 continue;
             }
@@ -112,40 +116,37 @@ impl Step for UpdateOutbox {
             }
             calls.push(call);
         }
-        Ok(if calls.is_empty() { Turn::Done((), Vec::new()) } else { Turn::More(calls) })
+        Ok(if calls.is_empty() { Turn::Done((), Told::default()) } else { Turn::More(calls) })
     }
 }
 
 /// Makes dead letters of these.
 pub(super) struct Bury {
-    pub(super) place: Place,
     pub(super) endpoint: Endpoint,
-    pub(super) ids: Vec<u64>,
+    /// Which, by partition and the lease's epoch.
+    pub(super) ids: Vec<(Partition, u64, Vec<u64>)>,
     pub(super) now: Timestamp,
 }
 
 impl Step for Bury {
     type Outcome = u64;
 
-    fn calls(&mut self, _: &mut Ids) -> Vec<Call> {
-        let mut groups: BTreeMap<Partition, Vec<u64>> = BTreeMap::new();
-        for id in &self.ids {
-            groups.entry(self.place.home_of_delivery(*id)).or_default().push(*id);
-        }
-        let calls = groups.into_iter().map(|(partition, ids)| {
-            let mut call = self.place.call(Script::Bury, partition);
-            call.keys(partition.endpoint(&self.endpoint)).number(self.now.0).number(ids.len());
+    fn calls(&mut self) -> Result<Vec<Call>, Fault> {
+        let calls = self.ids.iter().map(|(partition, epoch, ids)| {
+            let mut call = Call::new(Script::Bury);
+            call.key(partition.head()).keys(partition.endpoint(&self.endpoint));
+            call.number(epoch).number(self.now.0).number(ids.len());
             for id in ids {
                 call.number(id);
             }
             call
         });
-        calls.collect()
+        Ok(calls.collect())
     }
 
     fn answered(&mut self, replies: Vec<Value>) -> Result<Turn<u64>, Fault> {
         let counts = replies.into_iter().map(read::<u64>).collect::<Result<Vec<_>, _>>()?;
-        Ok(Turn::Done(counts.into_iter().sum(), Vec::new()))
+        Ok(Turn::Done(counts.into_iter().sum(), Told::default()))
     }
 }
 
@@ -160,49 +161,62 @@ pub(super) struct Letter {
 pub(super) struct SendAgain {
     place: Place,
     now: Timestamp,
-    letters: Vec<Letter>,
-    asked: Vec<Endpoint>,
+    /// By endpoint and partition.
+    letters: Vec<((Endpoint, Partition), Vec<String>)>,
+    /// Names this step, so that it is known when it is asked for again.
+    step: Uuid,
 }
 
 impl SendAgain {
     pub(super) fn new(place: Place, letters: Vec<Letter>, now: Timestamp) -> Self {
-        Self { place, now, letters, asked: Vec::new() }
+        let mut groups: BTreeMap<(Endpoint, Partition), Vec<String>> = BTreeMap::new();
+        for Letter { endpoint, partition, webhook_id } in letters {
+            groups.entry((endpoint, partition)).or_default().push(webhook_id);
+        }
+        Self { place, now, letters: groups.into_iter().collect(), step: Uuid::new_v4() }
     }
 }
 
 impl Step for SendAgain {
     type Outcome = u64;
 
-    fn calls(&mut self, ids: &mut Ids) -> Vec<Call> {
-        let mut groups: BTreeMap<(Endpoint, Partition), Vec<(String, u64)>> = BTreeMap::new();
-        for Letter { endpoint, partition, webhook_id } in self.letters.drain(..) {
-            groups.entry((endpoint, partition)).or_default().push((webhook_id, ids.next(partition.0)));
-        }
-        let mut calls = Vec::with_capacity(groups.len());
-        for ((endpoint, partition), letters) in groups {
-            let mut call = self.place.call(Script::Replay, partition);
-            call.keys(partition.endpoint(&endpoint)).number(self.now.0).number(letters.len());
-            for (webhook_id, id) in letters {
-                call.text(webhook_id).number(id);
+    fn calls(&mut self) -> Result<Vec<Call>, Fault> {
+        let calls = self.letters.iter().enumerate().map(|(n, ((endpoint, partition), letters))| {
+            let mut call = Call::new(Script::Replay);
+            call.key(partition.head()).keys(partition.endpoint(endpoint));
+            self.place.add_to(&mut call, *partition, self.now)?;
+            call.text(format!("{}-{n}", self.step.simple())).text(endpoint.name());
+            call.number(self.now.0).number(letters.len());
+            for webhook_id in letters {
+                call.text(webhook_id.as_str());
             }
-            self.asked.push(endpoint);
-            calls.push(call);
-        }
-        calls
+            Ok(call)
+        });
+        calls.collect()
     }
 
     fn answered(&mut self, replies: Vec<Value>) -> Result<Turn<u64>, Fault> {
-        let mut told: Vec<Delivery> = Vec::new();
-        for (endpoint, reply) in self.asked.iter().zip(replies) {
+        const FORM: Fault = Fault::Unreadable("a reply is not of its form");
+        let (mut told, mut count) = (Told::default(), 0);
+        for (((endpoint, partition), _), reply) in self.letters.iter().zip(replies) {
             let words: Vec<Vec<u8>> = read(reply)?;
-            for words in words.chunks_exact(2) {
-                let id = std::str::from_utf8(&words[0]).ok().and_then(|id| id.parse().ok());
-                let id = id.ok_or(Fault::Unreadable("an id is not one"))?;
-                told.push(DeliveryForm::read(&words[1])?.delivery(id, endpoint, None)?);
+            let text = |n: usize| words.get(n).and_then(|word| std::str::from_utf8(word).ok()).ok_or(FORM);
+            if text(0)? == "again" {
+                count += text(1)?.parse::<u64>().map_err(|_| FORM)?;
+                told.missed.push((partition.0, vec![endpoint.clone()]));
+                continue;
+            }
+            let here = text(1)? == "here";
+            for words in words.get(2..).unwrap_or_default().chunks_exact(3) {
+                count += 1;
+                if here {
+                    let number =
+                        |word: &[u8]| std::str::from_utf8(word).ok().and_then(|id| id.parse().ok()).ok_or(FORM);
+                    let place = (*partition, number(&words[0])?, number(&words[1])?);
+                    told.committed.push(DeliveryForm::read(&words[2])?.delivery(place, endpoint, None)?);
+                }
             }
         }
-        // In the order in which ids were given, whichever partition was asked first.
-        told.sort_unstable_by_key(|delivery| delivery.id / u64::from(self.place.partitions));
-        Ok(Turn::Done(told.len() as u64, told))
+        Ok(Turn::Done(count, told))
     }
 }

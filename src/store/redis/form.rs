@@ -1,11 +1,11 @@
 //! The stored form of a delivery: JSON that the scripts read and write too. Numbers stay below 10^14, which is as far as a
 //! script writes them exactly; what they need not understand travels as text.
 
-use super::fault::Fault;
-use crate::store::record;
+use super::{fault::Fault, keys::Partition};
+use crate::store::{migrate::DeliveryRecord as Moved, record};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
-use tract_actors::ports::{Delivery, DeliveryRecord, DeliveryState, Endpoint, NewDelivery, StoredEntry};
+use tract_actors::ports::{Delivery, DeliveryRecord, DeliveryState, Endpoint, NewDelivery, StoredEntry, What};
 use tract_domain::{Timestamp, UserId};
 
 /// A delivery that waits, was received, or is a dead letter.
@@ -73,19 +73,80 @@ impl DeliveryForm {
         self.user_id == user_id.as_str()
     }
 
+    /// As a migration moves it; `rank` is its place among all deliveries.
+    pub(super) fn record(&self, endpoint: &Endpoint, rank: u64) -> Result<Moved, Fault> {
+        let log = (!self.log.is_empty()).then(|| format!("[{}]", self.log.join(",")));
+        Ok(Moved {
+            endpoint: endpoint.name().to_owned(),
+            rank,
+            of: self.of,
+            user_id: self.user_id.clone(),
+            webhook_id: self.webhook_id.clone(),
+            what: record::read_what(&self.what)?,
+            sequence: self.sequence,
+            answers_handoff: self.answers_handoff,
+            created_at: self.created_at,
+            attempts: self.attempts,
+            first_attempt_at: self.first_attempt_at,
+            due_at: self.due_at,
+            ended_at: self.ended_at,
+            rejected: self.rejected,
+            replayed: self.replayed,
+            log: record::read_attempts(log.as_deref())?,
+        })
+    }
+
+    /// What a migration moved here.
+    pub(super) fn restored(moved: &Moved) -> Result<Self, Fault> {
+        Ok(Self {
+            user_id: moved.user_id.clone(),
+            webhook_id: moved.webhook_id.clone(),
+            what: record::write_what(&moved.what)?,
+            sequence: moved.sequence,
+            answers_handoff: moved.answers_handoff,
+            created_at: moved.created_at,
+            attempts: moved.attempts,
+            first_attempt_at: moved.first_attempt_at,
+            due_at: moved.due_at,
+            replayed: moved.replayed,
+            log: moved.log.iter().map(record::write_attempt).collect::<Result<_, _>>()?,
+            of: moved.of,
+            ended_at: moved.ended_at,
+            rejected: moved.rejected,
+        })
+    }
+
+    /// The form of what has ended, as the scripts write it.
+    pub(super) fn ended(&self, id: u64, moved: &Moved) -> Result<String, Fault> {
+        let mut form: serde_json::Value =
+            serde_json::from_str(&self.write()?).map_err(|_| Fault::Unreadable("a delivery cannot be written"))?;
+        form["id"] = id.to_string().into();
+        form["of"] = moved.of.into();
+        form["rejected"] = moved.rejected.into();
+        form["ended_at"] = moved.ended_at.into();
+        Ok(form.to_string())
+    }
+
+    /// Of which thread, what, and of which entry.
+    pub(super) fn about(&self) -> Result<(UserId, What, u64), Fault> {
+        Ok((self.user_id()?, record::read_what(&self.what)?, self.sequence))
+    }
+
     pub(super) fn created_at(&self) -> Timestamp {
         Timestamp(self.created_at)
     }
 
-    /// As couriers know it.
+    /// As couriers know it, by its partition and id, and the highest id that waited before it where that is known.
     pub(super) fn delivery(
         &self,
-        id: u64,
+        (partition, id, behind): (Partition, u64, u64),
         endpoint: &Endpoint,
         entry: Option<Arc<StoredEntry>>,
     ) -> Result<Delivery, Fault> {
         Ok(Delivery {
             id,
+            strand: partition.0,
+            behind,
             endpoint: endpoint.clone(),
             user_id: self.user_id()?,
             webhook_id: self.webhook_id.clone(),

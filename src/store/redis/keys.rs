@@ -3,11 +3,15 @@
 use tract_actors::ports::Endpoint;
 use tract_domain::{ClientId, UserId};
 
-/// The whole store: its format, number of partitions, key of the handles, and the epoch of who opened it last. Hash.
+/// The whole store: its format, number of partitions, and the key of the handles. Hash.
 pub(super) const STORE: &str = "tract:store";
-/// Who has the store open. String with a time to live.
-pub(super) const LEASE: &str = "tract:lease";
-/// The configuration's revision, who wrote it, the epoch. Hash.
+/// Of a store that a migration has begun and not finished: how many parts are done. A field of it.
+pub(super) const PARTS_DONE: &str = "parts_done";
+/// Who moves the store at this moment. String with a time to live.
+pub(super) const MIGRATION: &str = "tract:migration";
+/// Which nodes have the store open, and when each was heard of. Hash; who is not heard of for a minute is forgotten.
+pub(super) const NODES: &str = "tract:nodes";
+/// The configuration's revision and who wrote it. Hash.
 pub(super) const CONFIG_HEAD: &str = "{tract:config}:head";
 /// The configuration by kind and id. Hash.
 pub(super) const DOCUMENTS: &str = "{tract:config}:documents";
@@ -30,7 +34,7 @@ impl Partition {
     fn about(self, what: &str, of: &str) -> String {
         format!("{{tract:{}}}:{what}:{of}", self.0)
     }
-    /// The message ids' counter, the last delivery id, the number of threads, the epoch. Hash.
+    /// The message ids' counter, the last delivery id, the numbers of threads and of deliveries ever, the lease. Hash.
     pub(super) fn head(self) -> String {
         self.named("head")
     }

@@ -5,47 +5,57 @@
 //! was synced to disk. At start the server is asked, and what its settings mean is said. An answer that does not come in
 //! time is an unknown outcome; every step can be asked for twice and counts once.
 //!
-//! One router at a time has the store open. A lease says so to the next one, which waits until it expires; an epoch in
-//! every partition, which each script compares, keeps a router that lost the lease without noticing from writing anything.
+//! Any number of routers may have the store open: any node serves any request, and the version of a thread in each commit
+//! arbitrates between them. Couriers and timers need one owner for each partition: the node that has its lease (`leases`).
+//! Where another node commits something for a partition, its owner is told (`notices`).
 //!
-//! The order of deliveries: one task writes (`writer`) and gives out their ids, so within an endpoint ids increase in the
-//! order of commits and in the order in which sinks are told, over all partitions.
+//! The order of deliveries: scripts give out their ids, so within a partition they increase in the order of commits.
 //!
 //! Two things stand between this and Redis Cluster, where a script must stay within one hash tag: an answer for an
 //! idempotency key is kept where the key says, not where its thread is; and the writer would need a pipeline for each shard.
 
+mod counts;
 mod delivery_query;
 mod delivery_step;
 mod fault;
 mod form;
 mod keys;
+mod leases;
+mod migrate;
+mod migrate_read;
+mod notices;
 mod open;
 mod other_step;
 mod query;
 mod reader;
+mod retention;
 mod script;
 mod thread_step;
 mod writer;
 
-pub use open::{Durability, RedisOpenError, url_fault};
+pub(super) use migrate::RedisSide;
+pub use open::{Keeping, RedisOpenError, url_fault};
 
 use self::{
     delivery_step::{Bury, SendAgain, UpdateOutbox},
     fault::Fault,
     keys::Partition,
+    leases::Leases as Keeper,
     other_step::WriteDocuments,
     reader::Reader,
     thread_step::{CommitThread, Place, WriteUser},
-    writer::Writer,
+    writer::{Sinks, Writer},
 };
 use crate::store::handle::Handles;
 use async_trait::async_trait;
 use deadpool_redis::Pool;
 use std::{collections::BTreeMap, fmt, sync::Arc};
+use tokio::sync::watch;
 use tract_actors::ports::{
     Buried, Commit, Committed, DEAD_LETTERS_KEPT_MS, Delivery, DeliveryPage, DeliveryQuery, DocumentWrite, Documents,
-    Endpoint, EndpointStatus, IdempotencyKey, Kept, Outbox, OutboxSink, OutboxUpdate, Replay, Store, StoreError,
-    StoredEntry, StoredThread, StoredUser, ThreadPage, ThreadQuery, UserWrite, Written,
+    Durability, Endpoint, EndpointStatus, Held, IdempotencyKey, Kept, Leases, Node, Outbox, OutboxSink, OutboxUpdate,
+    Part, Replay, Store, StoreError, StoredEntry, StoredThread, StoredUser, ThreadPage, ThreadQuery, UserWrite,
+    Written,
 };
 use tract_domain::{BusinessId, ClientId, Json, ReceiverId, State, Timestamp, UserId};
 
@@ -56,9 +66,11 @@ const FORGOTTEN_AT_ONCE: u64 = 1_000;
 pub struct RedisStore {
     handles: Handles,
     place: Place,
+    sinks: Arc<Sinks>,
     writer: Writer,
+    leases: Keeper,
     pool: Pool,
-    durability: Durability,
+    keeping: Keeping,
 }
 
 impl fmt::Debug for RedisStore {
@@ -68,16 +80,11 @@ impl fmt::Debug for RedisStore {
 }
 
 impl RedisStore {
-    /// Opens the store at this URL; creates it if there is none. When another router had it open and died, this waits for
-    /// its lease to expire: some seconds.
-    pub async fn open(url: &str, partitions: u16) -> Result<Arc<Self>, RedisOpenError> {
-        let open::Opened { handles, place, writer, pool, durability } = open::open(url, partitions).await?;
-        Ok(Arc::new(Self { handles, place, writer, pool, durability }))
-    }
-
-    /// What the server does to keep what it acknowledged, as it said when the store was opened.
-    pub fn durability(&self) -> &Durability {
-        &self.durability
+    /// Opens the store at this URL; creates it if there is none. `node_id` is what this node is called to operators.
+    pub async fn open(url: &str, partitions: u16, node_id: &str) -> Result<Arc<Self>, RedisOpenError> {
+        let opened = open::open(url, partitions, node_id).await?;
+        let open::Opened { handles, place, sinks, writer, leases, pool, keeping } = opened;
+        Ok(Arc::new(Self { handles, place, sinks, writer, leases, pool, keeping }))
     }
 
     async fn reader(&self) -> Result<Reader, Fault> {
@@ -107,13 +114,18 @@ impl Store for RedisStore {
         Ok(query::thread(&mut self.reader().await?, partition, user_id).await?)
     }
 
+    async fn version(&self, user_id: &UserId) -> Result<Option<u64>, StoreError> {
+        let Some(partition) = self.partition(user_id) else { return Ok(None) };
+        Ok(query::version(&mut self.reader().await?, partition, user_id).await?)
+    }
+
     async fn commit(&self, commit: Commit) -> Result<Committed, StoreError> {
         let Some(partition) = self.partition(&commit.user_id) else { return Ok(Committed::Conflict) };
         let user = match &commit.user_details {
             Some(_) => query::user_of(&mut self.reader().await?, partition, &commit.user_id).await?,
             None => None,
         };
-        self.writer.ask(CommitThread::new(commit, self.place, partition, user)?).await
+        self.writer.ask(CommitThread::new(commit, self.place, partition, user)?).await?
     }
 
     async fn feed(&self, user_id: &UserId, after: u64, limit: usize) -> Result<Vec<StoredEntry>, StoreError> {
@@ -138,12 +150,12 @@ impl Store for RedisStore {
         Ok(query::count_threads(&mut self.reader().await?, self.place, client, business, active).await?)
     }
 
-    async fn due(&self, now: Timestamp, limit: usize) -> Result<Vec<UserId>, StoreError> {
-        Ok(query::due(&mut self.reader().await?, self.place, now, limit).await?)
+    async fn due(&self, strands: &[u16], now: Timestamp, limit: usize) -> Result<Vec<UserId>, StoreError> {
+        Ok(query::due(&mut self.reader().await?, strands, now, limit).await?)
     }
 
-    async fn next_due(&self) -> Result<Option<Timestamp>, StoreError> {
-        Ok(query::next_due(&mut self.reader().await?, self.place).await?)
+    async fn next_due(&self, strands: &[u16]) -> Result<Option<Timestamp>, StoreError> {
+        Ok(query::next_due(&mut self.reader().await?, strands).await?)
     }
 
     async fn kept(&self, key: &[u8; 32], now: Timestamp) -> Result<Option<Kept>, StoreError> {
@@ -160,9 +172,11 @@ impl Store for RedisStore {
 
     async fn forget_expired(&self, now: Timestamp) -> Result<u64, StoreError> {
         let mut forgotten = 0;
-        let mut partitions: Vec<Partition> = (0..self.place.partitions).map(Partition).collect();
+        let held = self.leases.held().borrow().clone();
+        // The others are other nodes' business.
+        let mut partitions: Vec<Partition> = held.all_active().map(|(strand, _)| Partition(strand)).collect();
         while !partitions.is_empty() {
-            let forget = |p: &Partition| other_step::forget(self.place, *p, now, FORGOTTEN_AT_ONCE);
+            let forget = |p: &Partition| other_step::forget(*p, now, FORGOTTEN_AT_ONCE);
             let gone = self.writer.ask(other_step::counted(partitions.iter().map(forget).collect())).await?;
             forgotten += gone.iter().sum::<u64>();
             let mut full = gone.iter().map(|gone| *gone >= FORGOTTEN_AT_ONCE);
@@ -170,8 +184,11 @@ impl Store for RedisStore {
         }
         let before = Timestamp(now.0.saturating_sub_unsigned(DEAD_LETTERS_KEPT_MS));
         for (endpoint, partition) in delivery_query::letter_places(&mut self.reader().await?, self.place).await? {
+            if held.active(partition.0).is_none() {
+                continue;
+            }
             loop {
-                let call = other_step::forget_letters(self.place, partition, &endpoint, before, FORGOTTEN_AT_ONCE);
+                let call = other_step::forget_letters(partition, &endpoint, before, FORGOTTEN_AT_ONCE);
                 let gone: u64 = self.writer.ask(other_step::counted(vec![call])).await?.iter().sum();
                 forgotten += gone;
                 if gone < FORGOTTEN_AT_ONCE {
@@ -200,8 +217,12 @@ impl Store for RedisStore {
         ect_user_id: &str,
     ) -> Result<(), StoreError> {
         let (home, names) = (self.home(client, auth_id), (ect.as_str(), ect_user_id));
-        let call = thread_step::keep_ect_user_id(self.place, home, (client, auth_id), names);
+        let call = thread_step::keep_ect_user_id(home, (client, auth_id), names);
         self.writer.ask(other_step::done(call)).await
+    }
+
+    async fn revision(&self) -> Result<u64, StoreError> {
+        Ok(query::revision(&mut self.reader().await?).await?)
     }
 
     async fn documents(&self) -> Result<Documents, StoreError> {
@@ -212,20 +233,52 @@ impl Store for RedisStore {
         self.writer.ask(WriteDocuments::new(self.place, write)?).await
     }
 
+    /// As the server said when the store was opened.
+    fn durability(&self) -> Durability {
+        Durability { survives_power_cut: self.keeping == Keeping::EveryAnswer, says: self.keeping.to_string() }
+    }
+
     async fn ping(&self) -> Result<(), StoreError> {
-        self.writer.ask(other_step::ping(self.place)).await
+        self.writer.ask(other_step::ping()).await
     }
 
     async fn close(&self) {
         self.writer.close().await;
+        self.leases.close().await;
         self.pool.close();
+    }
+}
+
+impl Leases for RedisStore {
+    fn is_shared(&self) -> bool {
+        true
+    }
+
+    fn strands(&self) -> u16 {
+        self.place.partitions
+    }
+
+    fn held(&self) -> watch::Receiver<Held> {
+        self.leases.held()
+    }
+
+    fn let_go(&self, strand: u16, epoch: u64) {
+        self.leases.let_go(strand, epoch);
+    }
+
+    fn resign(&self) {
+        self.leases.resign();
+    }
+
+    fn nodes(&self) -> Vec<Node> {
+        self.leases.nodes()
     }
 }
 
 #[async_trait]
 impl Outbox for RedisStore {
     fn subscribe(&self, sink: Arc<dyn OutboxSink>) {
-        self.writer.subscribe(sink);
+        self.sinks.add(sink);
     }
 
     async fn endpoints(&self) -> Result<Vec<(Endpoint, EndpointStatus)>, StoreError> {
@@ -236,8 +289,8 @@ impl Outbox for RedisStore {
         Ok(delivery_query::endpoint_status(&mut self.reader().await?, self.place, endpoint).await?)
     }
 
-    async fn outbox(&self, endpoint: &Endpoint, after: u64, limit: usize) -> Result<Vec<Delivery>, StoreError> {
-        Ok(delivery_query::outbox(&mut self.reader().await?, self.place, endpoint, after, limit).await?)
+    async fn outbox(&self, endpoint: &Endpoint, parts: &[Part]) -> Result<Vec<Vec<Delivery>>, StoreError> {
+        Ok(delivery_query::outbox(&mut self.reader().await?, self.place, endpoint, parts).await?)
     }
 
     async fn outbox_by_id(&self, endpoint: &Endpoint, ids: &[u64]) -> Result<Vec<Delivery>, StoreError> {
@@ -254,19 +307,18 @@ impl Outbox for RedisStore {
     async fn bury(
         &self,
         endpoint: &Endpoint,
+        held: &[(u16, u64)],
         before: Timestamp,
         limit: usize,
         now: Timestamp,
     ) -> Result<Buried, StoreError> {
-        let waiting = self.outbox(endpoint, 0, limit.saturating_add(1)).await?;
-        // Ids are given out in the order of creation, so the first that is too young ends it.
-        let old = waiting.iter().take(limit).take_while(|delivery| delivery.created_at <= before).count();
-        let oldest = waiting.get(old).map(|delivery| delivery.created_at);
-        if old == 0 {
+        let mut reader = self.reader().await?;
+        let (ids, oldest) = delivery_query::overdue(&mut reader, self.place, endpoint, held, before, limit).await?;
+        drop(reader);
+        if ids.is_empty() {
             return Ok(Buried { count: 0, oldest });
         }
-        let ids = waiting[..old].iter().map(|delivery| delivery.id).collect();
-        let count = self.writer.ask(Bury { place: self.place, endpoint: endpoint.clone(), ids, now }).await?;
+        let count = self.writer.ask(Bury { endpoint: endpoint.clone(), ids, now }).await?;
         Ok(Buried { count, oldest })
     }
 

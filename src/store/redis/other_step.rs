@@ -5,7 +5,7 @@ use super::{
     keys::{self, Partition},
     script::{Call, Script},
     thread_step::{Place, add_kept, hex},
-    writer::{Ids, Step, Turn},
+    writer::{Step, Told, Turn},
 };
 use crate::store::record;
 use ::redis::Value;
@@ -21,11 +21,11 @@ pub(super) struct Plain<T> {
 
 impl<T: Send + 'static> Step for Plain<T> {
     type Outcome = T;
-    fn calls(&mut self, _: &mut Ids) -> Vec<Call> {
-        std::mem::take(&mut self.calls)
+    fn calls(&mut self) -> Result<Vec<Call>, Fault> {
+        Ok(std::mem::take(&mut self.calls))
     }
     fn answered(&mut self, replies: Vec<Value>) -> Result<Turn<T>, Fault> {
-        Ok(Turn::Done((self.read)(replies)?, Vec::new()))
+        Ok(Turn::Done((self.read)(replies)?, Told::default()))
     }
 }
 
@@ -41,7 +41,7 @@ pub(super) fn counted(calls: Vec<Call>) -> Plain<Vec<u64>> {
 
 /// Keeps an answer by itself.
 pub(super) fn keep(place: Place, key: &IdempotencyKey, body: Json, now: Timestamp) -> Result<Plain<()>, Fault> {
-    let mut call = place.call(Script::Keep, place.home_of_key(&key.key));
+    let mut call = Call::new(Script::Keep);
     call.number(now.0);
     add_kept(&mut call, place, key, &record::write_kept(&KeptAnswer::Body(body))?);
     Ok(done(call))
@@ -50,7 +50,7 @@ pub(super) fn keep(place: Place, key: &IdempotencyKey, body: Json, now: Timestam
 /// A signed request that must be the first of its kind.
 pub(super) fn remember_request(place: Place, key: &[u8; 32], until: Timestamp, now: Timestamp) -> Plain<bool> {
     let home = place.home_of_key(key);
-    let mut call = place.call(Script::RememberRequest, home);
+    let mut call = Call::new(Script::RememberRequest);
     call.key(home.requests()).key(home.request_expiries());
     call.text(hex(key)).text(Uuid::new_v4().simple().to_string()).number(until.0).number(now.0);
     Plain {
@@ -60,22 +60,16 @@ pub(super) fn remember_request(place: Place, key: &[u8; 32], until: Timestamp, n
 }
 
 /// Forgets some of a partition's answers and signed requests.
-pub(super) fn forget(place: Place, partition: Partition, now: Timestamp, most: u64) -> Call {
-    let mut call = place.call(Script::Forget, partition);
+pub(super) fn forget(partition: Partition, now: Timestamp, most: u64) -> Call {
+    let mut call = Call::new(Script::Forget);
     call.key(partition.answers()).key(partition.answer_expiries());
     call.key(partition.requests()).key(partition.request_expiries()).number(now.0).number(most);
     call
 }
 
 /// Forgets some of an endpoint's dead letters.
-pub(super) fn forget_letters(
-    place: Place,
-    partition: Partition,
-    endpoint: &Endpoint,
-    before: Timestamp,
-    most: u64,
-) -> Call {
-    let mut call = place.call(Script::ForgetLetters, partition);
+pub(super) fn forget_letters(partition: Partition, endpoint: &Endpoint, before: Timestamp, most: u64) -> Call {
+    let mut call = Call::new(Script::ForgetLetters);
     call.keys(partition.endpoint(endpoint)).number(before.0).number(most);
     call
 }
@@ -104,10 +98,10 @@ impl Step for WriteDocuments {
     type Outcome = Written;
     const ALONE: bool = true;
 
-    fn calls(&mut self, _: &mut Ids) -> Vec<Call> {
+    fn calls(&mut self) -> Result<Vec<Call>, Fault> {
         let write = &self.write;
         let mut call = Call::new(Script::WriteDocuments);
-        call.key(keys::CONFIG_HEAD).key(keys::DOCUMENTS).key(keys::FORGETTING).number(self.place.epoch);
+        call.key(keys::CONFIG_HEAD).key(keys::DOCUMENTS).key(keys::FORGETTING);
         call.text(self.write_id.simple().to_string()).number(write.expected_revision);
         call.number(write.delete.len());
         for (kind, id) in &write.delete {
@@ -130,32 +124,32 @@ impl Step for WriteDocuments {
                 call.text("");
             }
         }
-        vec![call]
+        Ok(vec![call])
     }
 
     fn answered(&mut self, mut replies: Vec<Value>) -> Result<Turn<Written>, Fault> {
         if self.forgetting {
-            return Ok(Turn::Done(Written::Applied, Vec::new()));
+            return Ok(Turn::Done(Written::Applied, Told::default()));
         }
         let answer: String = read(replies.pop().ok_or(Fault::Unreadable("no reply"))?)?;
         if answer == "conflict" {
-            return Ok(Turn::Done(Written::Conflict, Vec::new()));
+            return Ok(Turn::Done(Written::Conflict, Told::default()));
         }
         self.forgetting = true;
-        let calls: Vec<_> = self.write.forget.iter().flat_map(|e| forget_endpoint(self.place, e)).collect();
-        Ok(if calls.is_empty() { Turn::Done(Written::Applied, Vec::new()) } else { Turn::More(calls) })
+        let calls: Vec<_> = self.write.forget.iter().flat_map(|e| forget_endpoint(self.place.partitions, e)).collect();
+        Ok(if calls.is_empty() { Turn::Done(Written::Applied, Told::default()) } else { Turn::More(calls) })
     }
 }
 
 /// Forgets an endpoint everywhere; last, that it is to be forgotten.
-pub(super) fn forget_endpoint(place: Place, endpoint: &Endpoint) -> Vec<Call> {
+pub(super) fn forget_endpoint(partitions: u16, endpoint: &Endpoint) -> Vec<Call> {
     let in_partition = |n| {
         let partition = Partition(n);
-        let mut call = place.call(Script::ForgetEndpoint, partition);
+        let mut call = Call::new(Script::ForgetEndpoint);
         call.key(partition.endpoints()).keys(partition.endpoint(endpoint)).text(endpoint.name());
         call
     };
-    let mut calls: Vec<_> = (0..place.partitions).map(in_partition).collect();
+    let mut calls: Vec<_> = (0..partitions).map(in_partition).collect();
     let mut call = Call::new(Script::ForgetReceived);
     call.key(keys::FORGETTING).key(keys::received(endpoint)).text(endpoint.name());
     calls.push(call);
@@ -163,8 +157,8 @@ pub(super) fn forget_endpoint(place: Place, endpoint: &Endpoint) -> Vec<Call> {
 }
 
 /// Writes something, to show that it can be done.
-pub(super) fn ping(place: Place) -> Plain<()> {
+pub(super) fn ping() -> Plain<()> {
     let mut call = Call::new(Script::Ping);
-    call.key(keys::CONFIG_HEAD).number(place.epoch);
+    call.key(keys::CONFIG_HEAD);
     done(call)
 }

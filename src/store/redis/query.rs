@@ -178,27 +178,32 @@ pub(super) async fn count_threads(
     Ok(all.into_iter().filter(|(kind, _)| of_kind(kind)).map(|(_, count)| count).sum())
 }
 
-/// The earliest timers of all partitions, at or before a time.
-async fn timers(reader: &mut Reader, place: Place, until: &str, limit: usize) -> Result<Vec<(i64, String)>, Fault> {
+/// The earliest timers of these partitions, at or before a time.
+async fn timers(reader: &mut Reader, strands: &[u16], until: &str, limit: usize) -> Result<Vec<(i64, String)>, Fault> {
     let limit = limit.min(1_000_000);
-    let range = |n| {
-        let key = Partition(n).deadlines();
+    let range = |n: &u16| {
+        let key = Partition(*n).deadlines();
         command!("ZRANGE", key, "-inf", until, "BYSCORE", "LIMIT", 0, limit, "WITHSCORES")
     };
-    let found: Vec<Vec<(String, i64)>> = reader.all((0..place.partitions).map(range).collect()).await?;
+    let found: Vec<Vec<(String, i64)>> = reader.all(strands.iter().map(range).collect()).await?;
     let mut timers: Vec<_> = found.into_iter().flatten().map(|(user_id, at)| (at, user_id)).collect();
     timers.sort_unstable();
     timers.truncate(limit);
     Ok(timers)
 }
 
-pub(super) async fn due(reader: &mut Reader, place: Place, now: Timestamp, limit: usize) -> Result<Vec<UserId>, Fault> {
-    let timers = timers(reader, place, &now.0.to_string(), limit).await?;
+pub(super) async fn due(
+    reader: &mut Reader,
+    strands: &[u16],
+    now: Timestamp,
+    limit: usize,
+) -> Result<Vec<UserId>, Fault> {
+    let timers = timers(reader, strands, &now.0.to_string(), limit).await?;
     timers.into_iter().map(|(_, user_id)| UserId::new(&user_id).map_err(|_| UNREADABLE)).collect()
 }
 
-pub(super) async fn next_due(reader: &mut Reader, place: Place) -> Result<Option<Timestamp>, Fault> {
-    Ok(timers(reader, place, "+inf", 1).await?.first().map(|(at, _)| Timestamp(*at)))
+pub(super) async fn next_due(reader: &mut Reader, strands: &[u16]) -> Result<Option<Timestamp>, Fault> {
+    Ok(timers(reader, strands, "+inf", 1).await?.first().map(|(at, _)| Timestamp(*at)))
 }
 
 pub(super) async fn kept(
@@ -228,7 +233,7 @@ pub(super) async fn kept(
     Ok(Some(Kept { request: unhex(request).ok_or(FORM)?, answer }))
 }
 
-fn unhex(text: &str) -> Option<[u8; 32]> {
+pub(super) fn unhex(text: &str) -> Option<[u8; 32]> {
     let mut bytes = [0; 32];
     if text.len() != 64 || !text.is_ascii() {
         return None;
@@ -256,6 +261,15 @@ pub(super) async fn user(
     }
     let version = version.parse().map_err(|_| UNREADABLE)?;
     Ok(Some(StoredUser { version, profile: Json(profile.into()), user_details, ect_user_ids }))
+}
+
+pub(super) async fn version(reader: &mut Reader, partition: Partition, user_id: &UserId) -> Result<Option<u64>, Fault> {
+    reader.one(command!("HGET", partition.thread(user_id), "version")).await
+}
+
+pub(super) async fn revision(reader: &mut Reader) -> Result<u64, Fault> {
+    let revision: Option<u64> = reader.one(command!("HGET", keys::CONFIG_HEAD, "revision")).await?;
+    Ok(revision.unwrap_or(0))
 }
 
 pub(super) async fn documents(reader: &mut Reader) -> Result<Documents, Fault> {

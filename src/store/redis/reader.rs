@@ -2,23 +2,24 @@
 
 use super::{
     fault::{Fault, read},
+    script::{Call, load_all},
     writer::{CONNECT_WITHIN, connection_config},
 };
-use ::redis::{FromRedisValue, Pipeline, RedisError, Value, aio::ConnectionLike};
+use ::redis::{FromRedisValue, Pipeline, RedisError, ServerErrorKind, Value, aio::ConnectionLike};
 use deadpool_redis::{Connection, Manager, Pool, PoolError, Runtime};
 use std::collections::VecDeque;
 
 /// Connections for reads: a read is short, and each of them takes many at once.
-const CONNECTIONS: usize = 16;
+pub(super) const CONNECTIONS: usize = 16;
 
 /// Commands in one pipeline, so that neither side holds too much of it at once.
 const TOGETHER: usize = 4096;
 
-/// A pool that makes its connections as they are needed.
-pub(super) fn pool(url: &str) -> Result<Pool, Fault> {
+/// A pool that makes so many connections as they are needed.
+pub(super) fn pool(url: &str, connections: usize) -> Result<Pool, Fault> {
     let manager = Manager::new_with_config(url, connection_config())?;
     let pool = Pool::builder(manager)
-        .max_size(CONNECTIONS)
+        .max_size(connections)
         .runtime(Runtime::Tokio1)
         .wait_timeout(Some(CONNECT_WITHIN))
         .create_timeout(Some(CONNECT_WITHIN))
@@ -53,6 +54,40 @@ impl Reader {
             }
         }
         Ok(replies)
+    }
+
+    /// Carries out all of these, which only a migration does: an entry that is there already stays.
+    pub(super) async fn write(&mut self, commands: Vec<::redis::Cmd>) -> Result<(), Fault> {
+        for commands in commands.chunks(TOGETHER) {
+            let mut pipeline = Pipeline::new();
+            for command in commands {
+                pipeline.add_command(command.clone());
+            }
+            for reply in self.0.req_packed_commands(&pipeline, 0, commands.len()).await? {
+                if let Value::ServerError(error) = reply
+                    && !error.details().is_some_and(|why| why.contains("equal or smaller"))
+                {
+                    return Err(RedisError::from(error).into());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The replies to these, in order; the server is told the scripts if it does not know them.
+    pub(super) async fn carry_out(&mut self, calls: &[Call]) -> Result<Vec<Value>, Fault> {
+        let mut told = false;
+        loop {
+            let replies: Vec<Value> = match self.all(calls.iter().map(Call::command).collect()).await {
+                Err(Fault::Redis(error)) if error.kind() == ServerErrorKind::NoScript.into() && !told => {
+                    told = true;
+                    load_all().query_async::<()>(&mut self.0).await?;
+                    continue;
+                }
+                other => other?,
+            };
+            return Ok(replies);
+        }
     }
 
     /// The reply to this.

@@ -14,6 +14,8 @@ pub(super) enum Script {
     Forget,
     ForgetLetters,
     ForgetEndpoint,
+    TrimFeed,
+    Leave,
     UpdateOutbox,
     NoteReceived,
     Bury,
@@ -23,11 +25,12 @@ pub(super) enum Script {
     Ping,
     Lease,
     Release,
+    Beat,
 }
 
 const SHARED: &str = include_str!("scripts/shared.lua");
 
-const SOURCES: [&str; 17] = [
+const SOURCES: [&str; 20] = [
     include_str!("scripts/commit.lua"),
     include_str!("scripts/write_user.lua"),
     include_str!("scripts/keep_ect_user_id.lua"),
@@ -36,6 +39,8 @@ const SOURCES: [&str; 17] = [
     include_str!("scripts/forget.lua"),
     include_str!("scripts/forget_letters.lua"),
     include_str!("scripts/forget_endpoint.lua"),
+    include_str!("scripts/trim_feed.lua"),
+    include_str!("scripts/leave.lua"),
     include_str!("scripts/update_outbox.lua"),
     include_str!("scripts/note_received.lua"),
     include_str!("scripts/bury.lua"),
@@ -45,6 +50,7 @@ const SOURCES: [&str; 17] = [
     include_str!("scripts/ping.lua"),
     include_str!("scripts/lease.lua"),
     include_str!("scripts/release.lua"),
+    include_str!("scripts/beat.lua"),
 ];
 
 /// The first line makes Redis refuse a script as a whole when there is no memory for what it would write, instead of
@@ -87,7 +93,7 @@ impl Call {
     pub(super) fn add_to(&self, pipeline: &mut Pipeline) {
         pipeline.add_command(self.command());
     }
-    fn command(&self) -> Cmd {
+    pub(super) fn command(&self) -> Cmd {
         let mut command = redis::cmd("EVALSHA");
         let hash = SCRIPTS.get(self.script as usize).map_or("", redis::Script::get_hash);
         command.arg(hash).arg(self.keys.len()).arg(&self.keys).arg(&self.arguments);

@@ -5,7 +5,7 @@ use super::{
     form::DeliveryForm,
     keys::Partition,
     script::{Call, Script},
-    writer::{Ids, Step, Turn},
+    writer::{Step, Told, Turn},
 };
 use crate::store::{
     handle::{counter_end, next_counter},
@@ -14,16 +14,18 @@ use crate::store::{
 use ::redis::Value;
 use std::sync::Arc;
 use tract_actors::ports::{
-    Commit, Committed, DeadlineChange, Delivery, Endpoint, IdempotencyKey, KeptAnswer, NewDelivery, StoredEntry,
-    ThreadKey, UserWrite, Written,
+    Commit, Committed, DeadlineChange, Endpoint, IdempotencyKey, KeptAnswer, NewDelivery, Settled, StoreError,
+    StoredEntry, ThreadKey, UserWrite, Written,
 };
 use tract_domain::{ClientId, Json, Timestamp, UserId};
+use uuid::Uuid;
 
 /// What every step knows of the store.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Place {
     pub(super) partitions: u16,
-    pub(super) epoch: u64,
+    /// Which process this is.
+    pub(super) instance: Uuid,
 }
 
 impl Place {
@@ -38,11 +40,23 @@ impl Place {
         let partition = (id % u64::from(self.partitions)) as u16;
         Partition(partition)
     }
-    /// A call of a script on a partition, with what every one of them begins with.
-    pub(super) fn call(self, script: Script, partition: Partition) -> Call {
+    /// Begins a call of a script that gives out ids: with the partition's head, and what `place()` takes.
+    pub(super) fn call(self, script: Script, partition: Partition, now: Timestamp) -> Result<Call, Fault> {
         let mut call = Call::new(script);
-        call.key(partition.head()).number(self.epoch);
-        call
+        call.key(partition.head());
+        self.add_to(&mut call, partition, now)?;
+        Ok(call)
+    }
+    /// Adds what `place()` takes.
+    pub(super) fn add_to(self, call: &mut Call, partition: Partition, now: Timestamp) -> Result<(), Fault> {
+        let floor = next_counter(0, now, self.partitions).ok_or(Fault::Unreadable("the ids are used up"))?;
+        call.text(self.name()).number(partition.0).number(self.partitions);
+        call.number(floor).number(counter_end(self.partitions));
+        Ok(())
+    }
+    /// What this process is called in leases.
+    pub(super) fn name(self) -> String {
+        self.instance.simple().to_string()
     }
 }
 
@@ -76,12 +90,13 @@ fn add_optional_kept(call: &mut Call, place: Place, kept: Option<&(IdempotencyKe
 
 /// New deliveries with their forms.
 struct Outbox {
+    partition: Partition,
     endpoints: Vec<Endpoint>,
-    deliveries: Vec<(NewDelivery, DeliveryForm, u64)>,
+    deliveries: Vec<(NewDelivery, DeliveryForm)>,
 }
 
 impl Outbox {
-    fn new(new: Vec<NewDelivery>, user_id: &UserId, now: Timestamp) -> Result<Self, Fault> {
+    fn new(new: Vec<NewDelivery>, partition: Partition, user_id: &UserId, now: Timestamp) -> Result<Self, Fault> {
         let mut endpoints: Vec<Endpoint> = Vec::new();
         let mut deliveries = Vec::with_capacity(new.len());
         for delivery in new {
@@ -89,35 +104,47 @@ impl Outbox {
                 endpoints.push(delivery.endpoint.clone());
             }
             let form = DeliveryForm::new(&delivery, user_id, now)?;
-            deliveries.push((delivery, form, 0));
+            deliveries.push((delivery, form));
         }
-        Ok(Self { endpoints, deliveries })
+        Ok(Self { partition, endpoints, deliveries })
     }
     fn number_of(&self, endpoint: &Endpoint) -> usize {
         self.endpoints.iter().position(|e| e == endpoint).map_or(0, |n| n + 1)
     }
-    fn add_endpoints(&self, call: &mut Call, partition: Partition) {
+    fn add_endpoints(&self, call: &mut Call) {
         call.number(self.endpoints.len());
         for endpoint in &self.endpoints {
-            call.keys(partition.endpoint(endpoint)).text(endpoint.name());
+            call.keys(self.partition.endpoint(endpoint)).text(endpoint.name());
         }
     }
-    /// Gives each its id.
-    fn add_deliveries(&mut self, call: &mut Call, partition: Partition, ids: &mut Ids) -> Result<(), Fault> {
-        let numbers: Vec<usize> = self.deliveries.iter().map(|(new, ..)| self.number_of(&new.endpoint)).collect();
-        call.number(numbers.len());
-        for ((_, form, id), number) in self.deliveries.iter_mut().zip(numbers) {
-            *id = ids.next(partition.0);
-            call.number(number).number(*id).text(form.write()?);
+    fn add_deliveries(&self, call: &mut Call) -> Result<(), Fault> {
+        call.number(self.deliveries.len());
+        for (new, form) in &self.deliveries {
+            call.number(self.number_of(&new.endpoint)).text(form.write()?);
         }
         Ok(())
     }
-    /// As sinks are told of them.
-    fn committed(&self, entries: &[Arc<StoredEntry>]) -> Result<Vec<Delivery>, Fault> {
+    /// What sinks are told, by who acts for the partition, and the ids with what waited before each.
+    fn told(&self, owner: &str, ids: &[u64], entries: &[Arc<StoredEntry>]) -> Result<Told, Fault> {
+        if owner != "here" {
+            return Ok(Told::default());
+        }
         let entry = |sequence| entries.iter().find(|e| e.entry.sequence == sequence).cloned();
-        let told = self.deliveries.iter();
-        told.map(|(new, form, id)| form.delivery(*id, &new.endpoint, entry(new.sequence))).collect()
+        let committed = self.deliveries.iter().zip(ids.chunks_exact(2)).map(|((new, form), ids)| {
+            let place = (self.partition, ids[0], ids[1]);
+            form.delivery(place, &new.endpoint, entry(new.sequence))
+        });
+        Ok(Told { committed: committed.collect::<Result<_, _>>()?, ..Told::default() })
     }
+    /// What sinks are told when it was committed and the answer lost.
+    fn lost(&self) -> Told {
+        let missed = (!self.deliveries.is_empty()).then(|| (self.partition.0, self.endpoints.clone()));
+        Told { missed: missed.into_iter().collect(), ..Told::default() }
+    }
+}
+
+fn numbers(words: &[String]) -> Result<Vec<u64>, Fault> {
+    words.iter().map(|id| id.parse().map_err(|_| Fault::Unreadable("an id is not one"))).collect()
 }
 
 /// A commit with its stored forms, made by the caller: the writer's time is everybody's.
@@ -129,7 +156,6 @@ pub(super) struct CommitThread {
     entries: Vec<String>,
     kept: Option<(IdempotencyKey, String)>,
     outbox: Outbox,
-    floor: u64,
     /// Whose details are written.
     user: Option<(String, Json)>,
 }
@@ -154,25 +180,21 @@ impl CommitThread {
             let answer = KeptAnswer::Thread { reply, message_ids: Vec::new(), at: commit.now };
             Ok::<_, Fault>((key, record::write_kept(&answer)?))
         });
-        let mut outbox = Outbox::new(std::mem::take(&mut commit.outbox), &commit.user_id, commit.now)?;
-        if let Some((endpoint, _)) = &commit.settles
+        let mut outbox = Outbox::new(std::mem::take(&mut commit.outbox), partition, &commit.user_id, commit.now)?;
+        if let Some(Settled { endpoint, .. }) = &commit.settles
             && !outbox.endpoints.contains(endpoint)
         {
             outbox.endpoints.push(endpoint.clone());
         }
-        let floor = next_counter(0, commit.now, place.partitions);
-        let floor = floor.ok_or(Fault::Unreadable("the message ids are used up"))?;
         let user = user.zip(commit.user_details.take());
-        Ok(Self { place, partition, snapshot, entries, kept: kept.transpose()?, outbox, floor, user, commit })
+        Ok(Self { place, partition, snapshot, entries, kept: kept.transpose()?, outbox, user, commit })
     }
 }
 
-impl Step for CommitThread {
-    type Outcome = Committed;
-
-    fn calls(&mut self, ids: &mut Ids) -> Vec<Call> {
+impl CommitThread {
+    fn call(&self) -> Result<Call, Fault> {
         let (commit, partition) = (&self.commit, self.partition);
-        let mut call = self.place.call(Script::Commit, partition);
+        let mut call = self.place.call(Script::Commit, partition, commit.now)?;
         call.key(partition.thread(&commit.user_id)).key(partition.entries(&commit.user_id));
         call.key(partition.deadlines()).key(partition.counts()).key(partition.endpoints());
         call.text(commit.commit_id.simple().to_string()).text(commit.user_id.as_str());
@@ -184,8 +206,6 @@ impl Step for CommitThread {
             DeadlineChange::Set(None) => call.text("none"),
             DeadlineChange::Set(Some(at)) => call.number(at.0),
         };
-        call.number(partition.0).number(self.place.partitions);
-        call.number(self.floor).number(counter_end(self.place.partitions));
         call.number(commit.entries.first().map_or(0, |entry| entry.sequence)).number(self.entries.len());
         for entry in &self.entries {
             call.text(entry.as_str());
@@ -195,38 +215,46 @@ impl Step for CommitThread {
             None => call.text(""),
         };
         add_optional_kept(&mut call, self.place, self.kept.as_ref());
-        self.outbox.add_endpoints(&mut call, partition);
+        self.outbox.add_endpoints(&mut call);
         match &commit.settles {
-            Some((endpoint, id)) => call.number(self.outbox.number_of(endpoint)).number(id),
-            None => call.number(0).text(""),
+            Some(Settled { endpoint, id, epoch }) => {
+                call.number(self.outbox.number_of(endpoint)).number(id).number(epoch)
+            }
+            None => call.number(0).text("").text(""),
         };
-        if self.outbox.add_deliveries(&mut call, partition, ids).is_err() {
-            return Vec::new();
-        }
-        vec![call]
+        self.outbox.add_deliveries(&mut call)?;
+        Ok(call)
+    }
+}
+
+impl Step for CommitThread {
+    type Outcome = Result<Committed, StoreError>;
+
+    fn calls(&mut self) -> Result<Vec<Call>, Fault> {
+        Ok(vec![self.call()?])
     }
 
-    fn answered(&mut self, replies: Vec<Value>) -> Result<Turn<Committed>, Fault> {
-        let mut answer = words(replies)?.into_iter();
-        let told = answer.next().unwrap_or_default();
-        if told == "conflict" {
-            return Ok(Turn::Done(Committed::Conflict, Vec::new()));
-        }
-        let ids = answer.map(|id| id.parse().map_err(|_| Fault::Unreadable("a message id is not one")));
-        let message_ids: Vec<u64> = ids.collect::<Result<_, _>>()?;
-        // What was applied by an earlier step of the same name was told then.
-        let deliveries = if told == "applied" {
-            let entries: Vec<_> = std::mem::take(&mut self.commit.entries)
-                .into_iter()
-                .zip(&message_ids)
-                .map(|(entry, id)| Arc::new(StoredEntry { message_id: *id, entry }))
-                .collect();
-            self.outbox.committed(&entries)?
-        } else {
-            Vec::new()
+    fn answered(&mut self, replies: Vec<Value>) -> Result<Turn<Self::Outcome>, Fault> {
+        let answer = words(replies)?;
+        let (ids, told) = match answer.first().map(String::as_str) {
+            Some("superseded") => return Ok(Turn::Done(Err(StoreError::Superseded), Told::default())),
+            Some("applied") => {
+                let (owner, ids) = (answer.get(1).map_or("", String::as_str), answer.get(2..).unwrap_or_default());
+                let mut ids = numbers(ids)?;
+                let outbox = ids.split_off(self.entries.len().min(ids.len()));
+                let entries: Vec<_> = std::mem::take(&mut self.commit.entries)
+                    .into_iter()
+                    .zip(&ids)
+                    .map(|(entry, id)| Arc::new(StoredEntry { message_id: *id, entry }))
+                    .collect();
+                let told = self.outbox.told(owner, &outbox, &entries)?;
+                (ids, told)
+            }
+            Some("again") => (numbers(answer.get(1..).unwrap_or_default())?, self.outbox.lost()),
+            _ => return Ok(Turn::Done(Ok(Committed::Conflict), Told::default())),
         };
         let version = self.commit.expected_version + 1;
-        Ok(Turn::Done(Committed::Applied { version, message_ids }, deliveries))
+        Ok(Turn::Done(Ok(Committed::Applied { version, message_ids: ids }), told))
     }
 }
 
@@ -257,10 +285,10 @@ impl WriteUser {
         let kept = write.idempotency.take();
         let kept = kept.map(|(key, body)| Ok::<_, Fault>((key, record::write_kept(&KeptAnswer::Body(body))?)));
         let kept = kept.transpose()?;
-        let mut outbox = Outbox { endpoints: Vec::new(), deliveries: Vec::new() };
+        let mut outbox = Outbox { partition, endpoints: Vec::new(), deliveries: Vec::new() };
         let mut thread = None;
         if let (Some(open), Some(user_id)) = (&mut write.open, user_id) {
-            outbox = Outbox::new(std::mem::take(&mut open.outbox), &user_id, write.now)?;
+            outbox = Outbox::new(std::mem::take(&mut open.outbox), partition, &user_id, write.now)?;
             let (client, auth_id) = (write.client.clone(), Arc::clone(&write.auth_id));
             let key = ThreadKey { user_id, client, business: open.business, auth_id };
             thread = Some((key, record::write_thread(&open.thread)?));
@@ -272,9 +300,9 @@ impl WriteUser {
 impl Step for WriteUser {
     type Outcome = Written;
 
-    fn calls(&mut self, ids: &mut Ids) -> Vec<Call> {
+    fn calls(&mut self) -> Result<Vec<Call>, Fault> {
         let (write, partition) = (&self.write, self.partition);
-        let mut call = self.place.call(Script::WriteUser, partition);
+        let mut call = self.place.call(Script::WriteUser, partition, write.now)?;
         call.key(partition.user(&write.client, &write.auth_id));
         call.key(partition.threads()).key(partition.counts()).key(partition.endpoints());
         call.text(write.commit_id.simple().to_string()).number(write.expected_version).number(write.now.0);
@@ -287,6 +315,7 @@ impl Step for WriteUser {
                 call.text("open").key(partition.thread(&key.user_id)).text(key.user_id.as_str());
                 call.text(key.client.as_str()).number(key.business).text(key.auth_id.as_bytes());
                 call.text(snapshot.as_str()).number(open.thread.sequence());
+                call.number(open.thread.control().epoch).number(open.thread.conversation());
                 call.text(open.thread.state().as_str()).text(open.thread.control().active.as_str());
             }
             _ => {
@@ -294,32 +323,31 @@ impl Step for WriteUser {
             }
         }
         add_optional_kept(&mut call, self.place, self.kept.as_ref());
-        self.outbox.add_endpoints(&mut call, partition);
-        if self.outbox.add_deliveries(&mut call, partition, ids).is_err() {
-            return Vec::new();
-        }
-        vec![call]
+        self.outbox.add_endpoints(&mut call);
+        self.outbox.add_deliveries(&mut call)?;
+        Ok(vec![call])
     }
 
     fn answered(&mut self, replies: Vec<Value>) -> Result<Turn<Written>, Fault> {
         let answer = words(replies)?;
-        let told = |n: usize| answer.get(n).map(String::as_str).unwrap_or_default();
-        if told(0) == "conflict" {
-            return Ok(Turn::Done(Written::Conflict, Vec::new()));
-        }
-        let news = told(1) == "opened";
-        Ok(Turn::Done(Written::Applied, if news { self.outbox.committed(&[])? } else { Vec::new() }))
+        Ok(match answer.first().map(String::as_str) {
+            Some("applied") => {
+                let ids = numbers(answer.get(2..).unwrap_or_default())?;
+                Turn::Done(Written::Applied, self.outbox.told(answer.get(1).map_or("", String::as_str), &ids, &[])?)
+            }
+            Some("again") => Turn::Done(Written::Applied, self.outbox.lost()),
+            _ => Turn::Done(Written::Conflict, Told::default()),
+        })
     }
 }
 
 /// What an ECT calls a user.
 pub(super) fn keep_ect_user_id(
-    place: Place,
     partition: Partition,
     (client, auth_id): (&ClientId, &str),
     (ect, ect_user_id): (&str, &str),
 ) -> Call {
-    let mut call = place.call(Script::KeepEctUserId, partition);
+    let mut call = Call::new(Script::KeepEctUserId);
     call.key(partition.user(client, auth_id)).text(ect).text(ect_user_id);
     call
 }

@@ -1,15 +1,16 @@
 //! The one task that writes: what waits goes out together, in one pipeline on one connection, in order.
 //!
 //! Redis carries out what one connection sends in the order in which it was sent, and the next pipeline goes out only when
-//! the one before is answered. So the ids of deliveries, which this task gives out, increase in the order in which they are
-//! committed and in which sinks are told; and many steps share a round trip, and with `appendfsync always` an fsync.
+//! the one before is answered. So sinks are told of deliveries in the order in which they are committed; and many steps
+//! share a round trip, and with `appendfsync always` an fsync.
 //!
 //! When an answer is lost, the same pipeline is sent again, until it is answered: every step can be asked twice and counts
 //! once. Nothing overtakes it meanwhile, so that sinks miss nothing. Its callers wait as long as they want to.
 
 use super::{
+    counts::Counts,
     fault::{Fault, is_passing},
-    script::{Call, Script, load_all},
+    script::{Call, load_all},
 };
 use ::redis::{
     AsyncConnectionConfig, Client, Value,
@@ -24,9 +25,9 @@ use std::{
 };
 use tokio::{
     sync::{mpsc, oneshot},
-    time::{Instant, MissedTickBehavior, interval},
+    time::Instant,
 };
-use tract_actors::ports::{Delivery, OutboxSink, StoreError};
+use tract_actors::ports::{Delivery, Endpoint, OutboxSink, StoreError};
 
 /// Steps in one pipeline: enough to share the round trip and the fsync, few enough to keep the first one's wait short.
 const BATCH: usize = 256;
@@ -46,12 +47,6 @@ pub(super) const CONNECT_WITHIN: Duration = Duration::from_secs(2);
 /// How long to wait between attempts to connect.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// How long the lease lasts when it is not renewed.
-pub(super) const LEASE_LASTS: Duration = Duration::from_secs(3);
-
-/// How often it is renewed.
-const RENEW_EVERY: Duration = Duration::from_secs(1);
-
 /// How a connection is made.
 pub(super) fn connection_config() -> AsyncConnectionConfig {
     AsyncConnectionConfig::new()
@@ -59,24 +54,19 @@ pub(super) fn connection_config() -> AsyncConnectionConfig {
         .set_response_timeout(Some(RESPONSE_WITHIN))
 }
 
-/// Where ids of deliveries come from. They carry their partition, and increase over all of them.
-pub(super) struct Ids {
-    pub(super) last: u64,
-    pub(super) partitions: u16,
-}
-
-impl Ids {
-    /// The next id, in this partition.
-    pub(super) fn next(&mut self, partition: u16) -> u64 {
-        self.last += 1;
-        self.last * u64::from(self.partitions) + u64::from(partition)
-    }
+/// What sinks are told of a step.
+#[derive(Default)]
+pub(super) struct Told {
+    /// These were committed by it, in order, in partitions that this node acts for.
+    pub(super) committed: Vec<Delivery>,
+    /// It committed something in these partitions for these endpoints, and which is not known.
+    pub(super) missed: Vec<(u16, Vec<Endpoint>)>,
 }
 
 /// What a step has come to.
 pub(super) enum Turn<T> {
-    /// It is done, and these were committed by it, in order.
-    Done(T, Vec<Delivery>),
+    /// It is done.
+    Done(T, Told),
     /// This is to be done next.
     More(Vec<Call>),
 }
@@ -88,16 +78,17 @@ pub(super) trait Step: Send + 'static {
     /// Whether nothing else may be sent with it.
     const ALONE: bool = false;
     /// What is to be done first. Asked once.
-    fn calls(&mut self, ids: &mut Ids) -> Vec<Call>;
+    fn calls(&mut self) -> Result<Vec<Call>, Fault>;
     /// Takes the replies, one for each call, none of them an error.
     fn answered(&mut self, replies: Vec<Value>) -> Result<Turn<Self::Outcome>, Fault>;
 }
 
 /// A step with its caller, whatever its outcome is.
 trait Work: Send {
-    fn calls(&mut self, ids: &mut Ids) -> Vec<Call>;
-    /// Takes the replies; what was committed, or what is to be done next.
-    fn answered(&mut self, replies: Vec<Value>) -> Result<Vec<Delivery>, Vec<Call>>;
+    /// What is to be done first; nothing if it has failed already.
+    fn calls(&mut self) -> Vec<Call>;
+    /// Takes the replies; what sinks are told, or what is to be done next.
+    fn answered(&mut self, replies: Vec<Value>) -> Result<Told, Vec<Call>>;
     fn is_alone(&self) -> bool;
     fn is_wanted(&self) -> bool;
     fn fail(&mut self, error: StoreError);
@@ -106,32 +97,40 @@ trait Work: Send {
 
 struct Asked<S: Step> {
     step: S,
+    has_failed: bool,
     outcome: Result<S::Outcome, StoreError>,
     caller: oneshot::Sender<Result<S::Outcome, StoreError>>,
 }
 
 impl<S: Step> Work for Asked<S> {
-    fn calls(&mut self, ids: &mut Ids) -> Vec<Call> {
-        self.step.calls(ids)
+    fn calls(&mut self) -> Vec<Call> {
+        self.step.calls().unwrap_or_else(|fault| {
+            self.outcome = Err(fault.told());
+            self.has_failed = true;
+            Vec::new()
+        })
     }
-    fn answered(&mut self, replies: Vec<Value>) -> Result<Vec<Delivery>, Vec<Call>> {
+    fn answered(&mut self, replies: Vec<Value>) -> Result<Told, Vec<Call>> {
+        if self.has_failed {
+            return Ok(Told::default());
+        }
         let refused = replies.iter().find_map(|reply| match reply {
             Value::ServerError(error) => Some(super::fault::refused(error)),
             _ => None,
         });
         if let Some(error) = refused {
             self.outcome = Err(error);
-            return Ok(Vec::new());
+            return Ok(Told::default());
         }
         match self.step.answered(replies) {
-            Ok(Turn::Done(outcome, deliveries)) => {
+            Ok(Turn::Done(outcome, told)) => {
                 self.outcome = Ok(outcome);
-                Ok(deliveries)
+                Ok(told)
             }
             Ok(Turn::More(calls)) => Err(calls),
             Err(fault) => {
                 self.outcome = Err(fault.told());
-                Ok(Vec::new())
+                Ok(Told::default())
             }
         }
     }
@@ -155,15 +154,48 @@ enum Message {
     Close(oneshot::Sender<()>),
 }
 
-type Sinks = Arc<Mutex<Vec<Arc<dyn OutboxSink>>>>;
-
-/// What the handle and the task both see.
+/// Everyone who is told of deliveries.
 #[derive(Default)]
-struct Standing {
+pub(super) struct Sinks {
+    all: Mutex<Vec<Arc<dyn OutboxSink>>>,
+    /// How many deliveries they were told of.
+    pub(super) counts: Counts,
+}
+
+impl Sinks {
+    pub(super) fn add(&self, sink: Arc<dyn OutboxSink>) {
+        lock(&self.all).push(sink);
+    }
+    /// Tells each of them something.
+    pub(super) fn each(&self, tell: impl Fn(&dyn OutboxSink)) {
+        let sinks = lock(&self.all).clone();
+        sinks.iter().for_each(|sink| tell(&**sink));
+    }
+    fn tell(&self, told: Told) {
+        for delivery in &told.committed {
+            self.counts.add(delivery.strand, 1);
+        }
+        for (strand, endpoints) in told.missed {
+            self.each(|sink| sink.missed(strand, endpoints.clone()));
+        }
+        if told.committed.is_empty() {
+            return;
+        }
+        let sinks = lock(&self.all).clone();
+        if let Some((last, others)) = sinks.split_last() {
+            others.iter().for_each(|sink| sink.enqueued(told.committed.clone()));
+            last.enqueued(told.committed);
+        }
+    }
+}
+
+/// What the handle, its task and the keeper of the leases see.
+#[derive(Default)]
+pub(super) struct Standing {
     /// There is no connection.
     down: AtomicBool,
-    /// Another node has the store now.
-    superseded: AtomicBool,
+    /// What was there is not there any more.
+    emptied: AtomicBool,
     /// The store is being closed: what cannot be sent now is given up.
     closing: AtomicBool,
 }
@@ -171,38 +203,40 @@ struct Standing {
 impl Standing {
     /// Why nothing can be written, if so.
     fn hindrance(&self) -> Option<&'static str> {
-        if self.superseded.load(Ordering::Relaxed) {
-            return Some("another node has opened this store, or it was emptied; this one must be started again");
+        if self.is_emptied() {
+            return Some("the store was emptied under way; this router must be started again");
         }
         self.down.load(Ordering::Relaxed).then_some("there is no connection to Redis")
     }
-    fn is_superseded(&self) -> bool {
-        self.superseded.load(Ordering::Relaxed)
+    pub(super) fn is_emptied(&self) -> bool {
+        self.emptied.load(Ordering::Relaxed)
+    }
+    /// The store is not what it was when it was opened: nothing is to be written to it.
+    pub(super) fn be_emptied(&self) {
+        if !self.emptied.swap(true, Ordering::Relaxed) {
+            tracing::error!("the store was emptied, or is another one now: nothing is written here any more");
+        }
     }
 }
 
-/// The handle to the writer. When it is dropped, the task does what waits, gives back the lease, and ends.
+/// The handle to the writer. When it is dropped, the task does what waits, and ends.
 pub(super) struct Writer {
     queue: Mutex<Option<mpsc::Sender<Message>>>,
-    sinks: Sinks,
     standing: Arc<Standing>,
 }
 
 impl Writer {
-    /// Starts the task. `holder` is who has the lease.
-    pub(super) fn start(client: Client, connection: MultiplexedConnection, ids: Ids, holder: String) -> Self {
+    /// Starts the task.
+    pub(super) fn start(
+        client: Client,
+        connection: MultiplexedConnection,
+        sinks: Arc<Sinks>,
+        standing: Arc<Standing>,
+    ) -> Self {
         let (queue, messages) = mpsc::channel(QUEUE);
-        let (sinks, standing) = (Sinks::default(), Arc::new(Standing::default()));
-        let task = Task {
-            client,
-            connection: Some(connection),
-            ids,
-            holder,
-            sinks: Arc::clone(&sinks),
-            standing: Arc::clone(&standing),
-        };
+        let task = Task { client, connection: Some(connection), sinks, standing: Arc::clone(&standing) };
         tokio::spawn(task.run(messages));
-        Self { queue: Mutex::new(Some(queue)), sinks, standing }
+        Self { queue: Mutex::new(Some(queue)), standing }
     }
 
     /// Whether it was closed.
@@ -218,7 +252,8 @@ impl Writer {
         if let Some(why) = self.standing.hindrance() {
             return Err(StoreError::Unavailable(why.into()));
         }
-        let work = Message::Do(Box::new(Asked { step, outcome: Err(StoreError::OutcomeUnknown), caller }));
+        let work =
+            Message::Do(Box::new(Asked { step, has_failed: false, outcome: Err(StoreError::OutcomeUnknown), caller }));
         queue.try_send(work).map_err(|e| match e {
             mpsc::error::TrySendError::Full(_) => StoreError::Unavailable("too many writes are waiting".into()),
             mpsc::error::TrySendError::Closed(_) => Fault::Closed.told(),
@@ -229,11 +264,6 @@ impl Writer {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) | Err(_) => Err(StoreError::OutcomeUnknown),
         }
-    }
-
-    /// Tells this sink of deliveries from the next pipeline on.
-    pub(super) fn subscribe(&self, sink: Arc<dyn OutboxSink>) {
-        lock(&self.sinks).push(sink);
     }
 
     /// Carries out what waits, and ends.
@@ -254,16 +284,14 @@ impl Drop for Writer {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 struct Task {
     client: Client,
     connection: Option<MultiplexedConnection>,
-    ids: Ids,
-    holder: String,
-    sinks: Sinks,
+    sinks: Arc<Sinks>,
     standing: Arc<Standing>,
 }
 
@@ -275,26 +303,16 @@ enum Sent {
 
 impl Task {
     async fn run(mut self, mut messages: mpsc::Receiver<Message>) {
-        let mut renew = interval(RENEW_EVERY);
-        renew.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut held = None;
         loop {
             let first = match held.take() {
-                Some(message) => Some(message),
-                None => tokio::select! {
-                    biased;
-                    _ = renew.tick() => {
-                        self.renew().await;
-                        continue;
-                    }
-                    message = messages.recv() => message,
+                Some(message) => message,
+                None => match messages.recv().await {
+                    Some(message) => message,
+                    None => return,
                 },
             };
-            let mut steps: Vec<Box<dyn Work>> = Vec::new();
-            let mut next = match first {
-                None => break,
-                Some(message) => Some(message),
-            };
+            let (mut steps, mut next): (Vec<Box<dyn Work>>, _) = (Vec::new(), Some(first));
             while let Some(message) = next.take() {
                 match message {
                     Message::Do(work) if !steps.is_empty() && work.is_alone() => {
@@ -314,7 +332,6 @@ impl Task {
                         while let Some(Message::Do(work)) = messages.recv().await {
                             self.carry_out(vec![work]).await;
                         }
-                        self.release().await;
                         let _ = done.send(());
                         return;
                     }
@@ -323,7 +340,6 @@ impl Task {
             }
             self.carry_out(steps).await;
         }
-        self.release().await;
     }
 
     /// Sends these steps together and answers each.
@@ -335,7 +351,7 @@ impl Task {
         let mut going: Vec<(Box<dyn Work>, Vec<Call>)> = steps
             .into_iter()
             .map(|mut work| {
-                let calls = work.calls(&mut self.ids);
+                let calls = work.calls();
                 (work, calls)
             })
             .collect();
@@ -353,18 +369,19 @@ impl Task {
                 }
             };
             let mut replies = replies.into_iter();
-            let (mut deliveries, mut done, mut next) = (Vec::new(), Vec::new(), Vec::new());
+            let (mut told, mut done, mut next) = (Told::default(), Vec::new(), Vec::new());
             for (mut work, calls) in going {
                 match work.answered(replies.by_ref().take(calls.len()).collect()) {
-                    Ok(committed) => {
-                        deliveries.extend(committed);
+                    Ok(of_step) => {
+                        told.committed.extend(of_step.committed);
+                        told.missed.extend(of_step.missed);
                         done.push(work);
                     }
                     Err(calls) => next.push((work, calls)),
                 }
             }
             // Who has been answered finds its deliveries told.
-            self.tell(deliveries);
+            self.sinks.tell(told);
             done.into_iter().for_each(|work| work.answer());
             going = next;
         }
@@ -375,7 +392,7 @@ impl Task {
     async fn send(&mut self, going: &mut Vec<(Box<dyn Work>, Vec<Call>)>) -> Sent {
         let mut sent = false;
         loop {
-            if self.standing.is_superseded()
+            if self.standing.is_emptied()
                 || (self.standing.closing.load(Ordering::Relaxed) && self.connection.is_none())
             {
                 return Sent::GivenUp { perhaps_done: sent };
@@ -403,13 +420,7 @@ impl Task {
                     self.lose(&"the server is loading, or has lost the scripts");
                     tokio::time::sleep(PAUSE).await;
                 }
-                Ok(replies) => {
-                    let superseded = |reply: &Value| matches!(reply, Value::ServerError(e) if e.code() == "SUPERSEDED");
-                    if replies.iter().any(superseded) {
-                        self.be_superseded();
-                    }
-                    return Sent::Answered(replies);
-                }
+                Ok(replies) => return Sent::Answered(replies),
                 Err(error) => self.lose(&error),
             }
         }
@@ -439,56 +450,4 @@ impl Task {
         }
         true
     }
-
-    fn be_superseded(&mut self) {
-        if !self.standing.superseded.swap(true, Ordering::Relaxed) {
-            tracing::error!("another node has opened this store, or it was emptied: nothing is written here any more");
-        }
-    }
-
-    /// Keeps the lease, which tells others that the store is in use.
-    async fn renew(&mut self) {
-        if self.standing.is_superseded() || !self.connect().await {
-            return;
-        }
-        let Some(connection) = &mut self.connection else { return };
-        let mut pipeline = redis::pipe();
-        lease(&self.holder).add_to(&mut pipeline);
-        match connection.req_packed_commands(&pipeline, 0, 1).await {
-            Ok(replies) => match replies.first() {
-                Some(Value::Int(0)) => {}
-                Some(Value::Int(_)) => self.be_superseded(),
-                _ => self.lose(&"the lease could not be renewed"),
-            },
-            Err(error) => self.lose(&error),
-        }
-    }
-
-    async fn release(&mut self) {
-        if let Some(connection) = &mut self.connection {
-            let mut pipeline = redis::pipe();
-            let mut call = Call::new(Script::Release);
-            call.key(super::keys::LEASE).text(self.holder.as_str()).add_to(&mut pipeline);
-            // Else it expires.
-            let _ = connection.req_packed_commands(&pipeline, 0, 1).await;
-        }
-    }
-
-    fn tell(&self, deliveries: Vec<Delivery>) {
-        if deliveries.is_empty() {
-            return;
-        }
-        let sinks = lock(&self.sinks).clone();
-        if let Some((last, others)) = sinks.split_last() {
-            others.iter().for_each(|sink| sink.enqueued(deliveries.clone()));
-            last.enqueued(deliveries);
-        }
-    }
-}
-
-/// Takes or renews the lease.
-pub(super) fn lease(holder: &str) -> Call {
-    let mut call = Call::new(Script::Lease);
-    call.key(super::keys::LEASE).text(holder).number(LEASE_LASTS.as_millis());
-    call
 }

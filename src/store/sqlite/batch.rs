@@ -164,6 +164,8 @@ impl<'a> Batch<'a> {
             self.memory.outbox += 1;
             let delivery = Delivery {
                 id: self.memory.outbox,
+                strand: 0,
+                behind: 0,
                 endpoint: delivery.endpoint.clone(),
                 user_id: about.user_id.clone(),
                 webhook_id: delivery.webhook_id.clone(),

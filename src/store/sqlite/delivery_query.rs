@@ -42,6 +42,8 @@ fn delivery(endpoint: &Endpoint, row: &Row<'_>) -> Result<Delivery, Fault> {
     let text = |column| Ok::<_, Fault>(row.get_ref(column)?.as_str().map_err(rusqlite::Error::from)?);
     Ok(Delivery {
         id: row.get::<_, i64>(0)?.unsigned_abs(),
+        strand: 0,
+        behind: 0,
         endpoint: endpoint.clone(),
         user_id: UserId::new(text(1)?).map_err(|_| UNREADABLE)?,
         webhook_id: row.get(2)?,

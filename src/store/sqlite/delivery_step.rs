@@ -19,7 +19,7 @@ impl Step for UpdateOutbox {
     type Outcome = ();
 
     fn apply(&self, batch: &mut Batch<'_>) -> Result<(), Fault> {
-        for OutboxUpdate { endpoint, id, change } in &self.0 {
+        for OutboxUpdate { endpoint, id, change, .. } in &self.0 {
             let Some(endpoint) = batch.known(endpoint) else { continue };
             match change {
                 OutboxChange::Void => batch.remove(endpoint, *id)?,
@@ -240,6 +240,8 @@ impl SendAgain {
         let user_id: String = row.get(3)?;
         let delivery = Delivery {
             id: 0,
+            strand: 0,
+            behind: 0,
             endpoint: endpoint.clone(),
             user_id: UserId::new(&user_id).map_err(|_| Fault::Refused("an identifier is not one"))?,
             webhook_id: row.get(4)?,

@@ -8,12 +8,17 @@ mod checkpoint;
 mod delivery_query;
 mod delivery_step;
 mod fault;
+mod migrate;
+mod migrate_read;
 mod other_steps;
 mod query;
 mod reader;
+mod retention;
 mod schema;
 mod thread_step;
 mod writer;
+
+pub(super) use migrate::SqliteSide;
 
 use self::{
     batch::Memory,
@@ -36,9 +41,9 @@ use std::{
     sync::Arc,
 };
 use tract_actors::ports::{
-    Buried, Commit, Committed, Delivery, DeliveryPage, DeliveryQuery, DocumentWrite, Documents, Endpoint,
-    EndpointStatus, IdempotencyKey, Kept, Outbox, OutboxSink, OutboxUpdate, Replay, Store, StoreError, StoredEntry,
-    StoredThread, StoredUser, ThreadPage, ThreadQuery, UserWrite, Written,
+    Buried, Commit, Committed, Delivery, DeliveryPage, DeliveryQuery, DocumentWrite, Documents, Durability, Endpoint,
+    EndpointStatus, IdempotencyKey, Kept, Leases, Outbox, OutboxSink, OutboxUpdate, Part, Replay, Store, StoreError,
+    StoredEntry, StoredThread, StoredUser, ThreadPage, ThreadQuery, UserWrite, Written,
 };
 use tract_domain::{BusinessId, ClientId, Json, ReceiverId, State, Timestamp, UserId};
 
@@ -110,6 +115,12 @@ pub enum OpenError {
     /// It is some other program's database.
     #[error("{path} is not a TRACT store")]
     Foreign {
+        /// Which.
+        path: PathBuf,
+    },
+    /// A migration into it was begun and not finished.
+    #[error("the store {path} is half of a migration; run `tract migrate` again to finish it")]
+    Unfinished {
         /// Which.
         path: PathBuf,
     },
@@ -215,6 +226,10 @@ impl Store for SqliteStore {
         self.points.ask(move |conn| query::thread(conn, &user_id)).await
     }
 
+    async fn version(&self, user_id: &UserId) -> Result<Option<u64>, StoreError> {
+        Ok(self.thread(user_id).await?.map(|thread| thread.version))
+    }
+
     async fn commit(&self, commit: Commit) -> Result<Committed, StoreError> {
         let Some(partition) = self.handles.partition(&commit.user_id) else { return Ok(Committed::Conflict) };
         self.writer.ask(CommitThread::new(commit, partition).map_err(unwritable)?).await
@@ -243,11 +258,17 @@ impl Store for SqliteStore {
         self.scans.ask(move |conn| query::count_threads(conn, client.as_ref(), business, active.as_ref())).await
     }
 
-    async fn due(&self, now: Timestamp, limit: usize) -> Result<Vec<UserId>, StoreError> {
+    async fn due(&self, strands: &[u16], now: Timestamp, limit: usize) -> Result<Vec<UserId>, StoreError> {
+        if strands.is_empty() {
+            return Ok(Vec::new());
+        }
         self.points.ask(move |conn| query::due(conn, now, limit)).await
     }
 
-    async fn next_due(&self) -> Result<Option<Timestamp>, StoreError> {
+    async fn next_due(&self, strands: &[u16]) -> Result<Option<Timestamp>, StoreError> {
+        if strands.is_empty() {
+            return Ok(None);
+        }
         self.points.ask(query::next_due).await
     }
 
@@ -282,7 +303,8 @@ impl Store for SqliteStore {
 
     async fn write_user(&self, write: UserWrite) -> Result<Written, StoreError> {
         let opened = write.open.as_ref().map(|open| self.user_id(&write.client, open.business, &write.auth_id));
-        self.writer.ask(WriteUser::new(write, opened).map_err(unwritable)?).await
+        let home = self.handles.home(&write.client, &write.auth_id);
+        self.writer.ask(WriteUser::new(write, opened, home).map_err(unwritable)?).await
     }
 
     async fn keep_ect_user_id(
@@ -297,12 +319,21 @@ impl Store for SqliteStore {
         self.writer.ask(KeepEctUserId { client, auth_id, ect, ect_user_id }).await
     }
 
+    async fn revision(&self) -> Result<u64, StoreError> {
+        self.points.ask(query::revision).await
+    }
+
     async fn documents(&self) -> Result<Documents, StoreError> {
         self.points.ask(query::documents).await
     }
 
     async fn write_documents(&self, write: DocumentWrite) -> Result<Written, StoreError> {
         self.writer.ask(WriteDocuments(write)).await
+    }
+
+    fn durability(&self) -> Durability {
+        let says = "what is acknowledged survives a power cut (SQLite with synchronous=FULL)".to_owned();
+        Durability { survives_power_cut: true, says }
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
@@ -315,6 +346,9 @@ impl Store for SqliteStore {
         self.writer.close().await;
     }
 }
+
+// One process at a time has it open: all strands are this one's.
+impl Leases for SqliteStore {}
 
 #[async_trait]
 impl Outbox for SqliteStore {
@@ -331,9 +365,17 @@ impl Outbox for SqliteStore {
         self.points.ask(move |conn| delivery_query::endpoint_status(conn, &endpoint)).await
     }
 
-    async fn outbox(&self, endpoint: &Endpoint, after: u64, limit: usize) -> Result<Vec<Delivery>, StoreError> {
-        let endpoint = endpoint.clone();
-        self.points.ask(move |conn| delivery_query::outbox(conn, &endpoint, after, limit)).await
+    async fn outbox(&self, endpoint: &Endpoint, parts: &[Part]) -> Result<Vec<Vec<Delivery>>, StoreError> {
+        let (endpoint, parts) = (endpoint.clone(), parts.to_vec());
+        let read = move |conn: &rusqlite::Connection| {
+            // Everything is in strand 0.
+            let page = |part: &Part| match part.strand {
+                0 => delivery_query::outbox(conn, &endpoint, part.after, part.limit),
+                _ => Ok(Vec::new()),
+            };
+            parts.iter().map(page).collect()
+        };
+        self.points.ask(read).await
     }
 
     async fn outbox_by_id(&self, endpoint: &Endpoint, ids: &[u64]) -> Result<Vec<Delivery>, StoreError> {
@@ -351,10 +393,14 @@ impl Outbox for SqliteStore {
     async fn bury(
         &self,
         endpoint: &Endpoint,
+        held: &[(u16, u64)],
         before: Timestamp,
         limit: usize,
         now: Timestamp,
     ) -> Result<Buried, StoreError> {
+        if held.is_empty() {
+            return Ok(Buried::default());
+        }
         self.writer.ask(Bury { endpoint: endpoint.clone(), before, limit, now }).await
     }
 

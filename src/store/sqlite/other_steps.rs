@@ -4,7 +4,8 @@ use super::{
     batch::{Batch, int},
     delivery_step::forget_dead_letters,
     fault::Fault,
-    thread_step::{is_kept, keep, open, uuid},
+    retention,
+    thread_step::{exists, is_kept, keep, open, uuid},
     writer::Step,
 };
 use crate::store::record::{self, RecordError};
@@ -20,11 +21,12 @@ pub(super) struct WriteUser {
     write: UserWrite,
     /// The thread to open and its snapshot.
     thread: Option<(ThreadKey, String)>,
+    partition: u16,
 }
 
 impl WriteUser {
     /// `user_id` is the handle of the thread to open, if there is one.
-    pub(super) fn new(write: UserWrite, user_id: Option<UserId>) -> Result<Self, RecordError> {
+    pub(super) fn new(write: UserWrite, user_id: Option<UserId>, partition: u16) -> Result<Self, RecordError> {
         let thread = match (&write.open, user_id) {
             (Some(open), Some(user_id)) => {
                 let (client, auth_id) = (write.client.clone(), Arc::clone(&write.auth_id));
@@ -33,7 +35,7 @@ impl WriteUser {
             }
             _ => None,
         };
-        Ok(Self { write, thread })
+        Ok(Self { write, thread, partition })
     }
 }
 
@@ -60,11 +62,20 @@ impl Step for WriteUser {
             return Ok(Written::Conflict);
         }
 
+        let (first_version, origin) = retention::origin(batch.connection(), self.partition)?;
+        let opened = match (&write.open, &self.thread) {
+            (Some(open), Some((key, snapshot))) if !exists(batch, &key.user_id)? => Some((open, key, snapshot)),
+            _ => None,
+        };
+        if opened.is_some_and(|(open, ..)| !retention::is_above(&open.thread, origin)) {
+            return Ok(Written::Conflict);
+        }
+
         let commit_id = write.commit_id.as_bytes().as_slice();
         let profile = write.profile.as_ref().map(|p| &*p.0);
         batch.sql(WRITE)?.execute((client, auth_id, int(version + 1), commit_id, profile))?;
-        if let (Some(first), Some((key, snapshot))) = (&write.open, &self.thread) {
-            open(batch, key, &first.thread, snapshot, &first.outbox, write.now)?;
+        if let Some((first, key, snapshot)) = opened {
+            open(batch, key, &first.thread, (snapshot, first_version), &first.outbox, write.now)?;
         }
         if let Some((key, body)) = &write.idempotency {
             keep(batch, key, &KeptAnswer::Body(body.clone()))?;

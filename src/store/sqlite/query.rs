@@ -179,11 +179,18 @@ pub(super) fn user(conn: &Connection, client: &ClientId, auth_id: &str) -> Resul
     }))
 }
 
+const REVISION: &str = "SELECT value FROM meta WHERE name = 'revision'";
+
+pub(super) fn revision(conn: &Connection) -> Result<u64, Fault> {
+    let revision: i64 = conn.prepare_cached(REVISION)?.query_row([], |row| row.get(0))?;
+    Ok(revision.unsigned_abs())
+}
+
 pub(super) fn documents(conn: &Connection) -> Result<Documents, Fault> {
     const SELECT: &str = "SELECT kind, id, body FROM documents ORDER BY kind, id";
     // One transaction: the revision is that of these documents.
     let tx = conn.unchecked_transaction()?;
-    let revision: i64 = tx.query_row("SELECT value FROM meta WHERE name = 'revision'", [], |row| row.get(0))?;
+    let revision: i64 = tx.query_row(REVISION, [], |row| row.get(0))?;
     let mut select = tx.prepare_cached(SELECT)?;
     let documents =
         select.query_map([], |row| Ok(Document { kind: row.get(0)?, id: row.get(1)?, body: row.get(2)? }))?;

@@ -10,6 +10,7 @@ const STEPS: &[&str] = &[
     include_str!("schema/0001_first.sql"),
     include_str!("schema/0002_seen_requests.sql"),
     include_str!("schema/0003_dead_letters.sql"),
+    include_str!("schema/0004_retention.sql"),
 ];
 
 /// `application_id` of our files, "TRCT": so that we never write into somebody else's.
@@ -62,6 +63,39 @@ pub(super) fn reading(file: &Path) -> rusqlite::Result<Connection> {
 
 /// Brings the file to the newest schema; a new one gets its partitions and its key. Returns the key.
 pub(super) fn prepare(conn: &mut Connection, file: &Path, partitions: u16) -> Result<[u8; 32], OpenError> {
+    let mut key = [0; 32];
+    getrandom::fill(&mut key).map_err(|e| OpenError::Random(e.to_string()))?;
+    let key = prepare_with(conn, file, partitions, key, false)?;
+    if parts_done(conn).map_err(|source| OpenError::Database { path: file.to_owned(), source })?.is_some() {
+        return Err(OpenError::Unfinished { path: file.to_owned() });
+    }
+    Ok(key)
+}
+
+/// Of a store that a migration has begun and not finished: how many parts are done.
+pub(super) fn parts_done(conn: &Connection) -> rusqlite::Result<Option<usize>> {
+    let select = "SELECT value FROM meta WHERE name = 'parts_done'";
+    let done: Option<i64> = conn.query_row(select, [], |row| row.get(0)).optional()?;
+    Ok(done.map(|done| usize::try_from(done).unwrap_or(0)))
+}
+
+/// How many partitions the store in this file has, if it is one.
+pub(super) fn partitions(conn: &Connection) -> rusqlite::Result<Option<u16>> {
+    let exists: i64 = conn.query_row("SELECT count(*) FROM sqlite_schema WHERE name = 'meta'", [], |row| row.get(0))?;
+    if exists == 0 {
+        return Ok(None);
+    }
+    conn.query_row("SELECT value FROM meta WHERE name = 'partitions'", [], |row| row.get(0)).optional()
+}
+
+/// The same with the key that a new store gets, and whether it says that a migration into it is unfinished.
+pub(super) fn prepare_with(
+    conn: &mut Connection,
+    file: &Path,
+    partitions: u16,
+    made: [u8; 32],
+    unfinished: bool,
+) -> Result<[u8; 32], OpenError> {
     let fault = |source| OpenError::Database { path: file.to_owned(), source };
     let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate).map_err(fault)?;
     let number = |name: &str| tx.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).map_err(fault);
@@ -79,11 +113,12 @@ pub(super) fn prepare(conn: &mut Connection, file: &Path, partitions: u16) -> Re
         tx.execute_batch(step).map_err(fault)?;
     }
     if taken == 0 {
-        let mut key = [0; 32];
-        getrandom::fill(&mut key).map_err(|e| OpenError::Random(e.to_string()))?;
         tx.pragma_update(None, "application_id", APPLICATION).map_err(fault)?;
         let insert = "INSERT INTO meta (name, value) VALUES ('partitions', ?1), ('handle_key', ?2), ('revision', 0), ('ping', 0)";
-        tx.execute(insert, (partitions, key.as_slice())).map_err(fault)?;
+        tx.execute(insert, (partitions, made.as_slice())).map_err(fault)?;
+        if unfinished {
+            tx.execute("INSERT INTO meta (name, value) VALUES ('parts_done', 0)", []).map_err(fault)?;
+        }
     }
     if taken < known {
         tx.pragma_update(None, "user_version", i64::try_from(known).unwrap_or(i64::MAX)).map_err(fault)?;

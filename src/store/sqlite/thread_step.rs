@@ -3,15 +3,16 @@
 use super::{
     batch::{About, Batch, int},
     fault::Fault,
+    retention::NEXT_NUMBER,
     writer::Step,
 };
 use crate::store::record::{self, RecordError};
 use rusqlite::OptionalExtension;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use tract_actors::ports::{
-    Commit, Committed, DeadlineChange, IdempotencyKey, KeptAnswer, NewDelivery, StoredEntry, ThreadKey,
+    Commit, Committed, DeadlineChange, IdempotencyKey, KeptAnswer, NewDelivery, Settled, StoredEntry, ThreadKey,
 };
-use tract_domain::{State, Thread, Timestamp};
+use tract_domain::{State, Thread, Timestamp, UserId};
 use uuid::Uuid;
 
 /// Bits of an entry's key that are its sequence; the thread is above them.
@@ -146,7 +147,7 @@ impl Step for CommitThread {
         if !gapless || commit.entries.last().is_some_and(|e| e.sequence > LAST_SEQUENCE) {
             return Err(Fault::Refused("the entries do not continue the thread's sequence"));
         }
-        if let Some((endpoint, id)) = &commit.settles
+        if let Some(Settled { endpoint, id, .. }) = &commit.settles
             && !batch.waits(endpoint, *id, row.id)?
         {
             return Ok(Committed::Conflict);
@@ -165,7 +166,7 @@ impl Step for CommitThread {
             stored.push(Arc::new(StoredEntry { message_id: *message_id, entry: entry.clone() }));
         }
         self.write_thread(batch, &row)?;
-        if let Some((endpoint, id)) = &commit.settles
+        if let Some(Settled { endpoint, id, .. }) = &commit.settles
             && let Some(endpoint) = batch.known(endpoint)
         {
             batch.remove(endpoint, *id)?;
@@ -188,36 +189,49 @@ pub(super) fn uuid(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<O
     Ok(row.get_ref(column)?.as_blob_or_null()?.and_then(|bytes| Uuid::from_slice(bytes).ok()))
 }
 
-fn count(batch: &Batch<'_>, client: &str, business: i64, state: &str, active: &str, change: i64) -> Result<(), Fault> {
+pub(super) fn count(
+    batch: &Batch<'_>,
+    client: &str,
+    business: i64,
+    state: &str,
+    active: &str,
+    change: i64,
+) -> Result<(), Fault> {
     const COUNT: &str = "INSERT INTO thread_counts (client, business, state, active, threads) VALUES (?1, ?2, ?3, ?4, ?5) \
         ON CONFLICT DO UPDATE SET threads = threads + excluded.threads";
     batch.sql(COUNT)?.execute((client, business, state, active, change))?;
     Ok(())
 }
 
-/// Opens a thread unless it exists, with those who are told that the user was created.
+/// Whether a thread is open.
+pub(super) fn exists(batch: &Batch<'_>, user_id: &UserId) -> Result<bool, Fault> {
+    Ok(batch.sql("SELECT 1 FROM threads WHERE user_id = ?1")?.exists([user_id.as_str()])?)
+}
+
+/// Opens a thread that is not there, at this version, with those who are told that the user was created.
 pub(super) fn open(
     batch: &mut Batch<'_>,
     key: &ThreadKey,
     thread: &Thread,
-    snapshot: &str,
+    (snapshot, version): (&str, u64),
     outbox: &[NewDelivery],
     now: Timestamp,
 ) -> Result<(), Fault> {
-    const EXISTS: &str = "SELECT 1 FROM threads WHERE user_id = ?1";
-    const INSERT: &str = "INSERT INTO threads (user_id, client, business, auth_id, version, sequence, state, active, \
-        snapshot) VALUES (?1, ?2, ?3, ?4, 0, ?5, ?6, ?7, ?8)";
-    if batch.sql(EXISTS)?.exists([key.user_id.as_str()])? {
-        return Ok(());
-    }
+    static INSERT: LazyLock<String> = LazyLock::new(|| {
+        format!(
+            "INSERT INTO threads (id, user_id, client, business, auth_id, version, sequence, state, active, snapshot) \
+             VALUES ({NEXT_NUMBER}, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)"
+        )
+    });
     let (client, business) = (key.client.as_str(), key.business.cast_signed());
     let state: State = thread.state();
     let active = thread.control().active.as_str();
-    batch.sql(INSERT)?.execute((
+    batch.sql(&INSERT)?.execute((
         key.user_id.as_str(),
         client,
         business,
         &*key.auth_id,
+        int(version),
         int(thread.sequence()),
         state.as_str(),
         active,

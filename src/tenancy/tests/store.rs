@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard},
 };
 use tract_actors::ports::*;
-use tract_domain::{BusinessId, ClientId, Json, ReceiverId, State, Timestamp, UserId};
+use tract_domain::{BusinessId, ClientId, Json, Origin, ReceiverId, State, Timestamp, UserId};
 
 #[derive(Default)]
 pub(super) struct FakeStore(Mutex<Inner>);
@@ -108,10 +108,16 @@ impl Store for FakeStore {
     async fn states(&self) -> Result<BTreeMap<State, u64>, StoreError> {
         unimplemented!()
     }
-    async fn due(&self, _: Timestamp, _: usize) -> Result<Vec<UserId>, StoreError> {
+    async fn version(&self, _: &UserId) -> Result<Option<u64>, StoreError> {
         unimplemented!()
     }
-    async fn next_due(&self) -> Result<Option<Timestamp>, StoreError> {
+    async fn revision(&self) -> Result<u64, StoreError> {
+        Ok(self.inner().revision)
+    }
+    async fn due(&self, _: &[u16], _: Timestamp, _: usize) -> Result<Vec<UserId>, StoreError> {
+        unimplemented!()
+    }
+    async fn next_due(&self, _: &[u16]) -> Result<Option<Timestamp>, StoreError> {
         unimplemented!()
     }
     async fn kept(&self, _: &[u8; 32], _: Timestamp) -> Result<Option<Kept>, StoreError> {
@@ -135,11 +141,16 @@ impl Store for FakeStore {
     async fn keep_ect_user_id(&self, _: &ClientId, _: &str, _: &ReceiverId, _: &str) -> Result<(), StoreError> {
         unimplemented!()
     }
+    fn durability(&self) -> Durability {
+        unimplemented!()
+    }
     async fn ping(&self) -> Result<(), StoreError> {
         Ok(())
     }
     async fn close(&self) {}
 }
+
+impl Leases for FakeStore {}
 
 #[async_trait]
 impl Outbox for FakeStore {
@@ -147,7 +158,7 @@ impl Outbox for FakeStore {
     async fn endpoints(&self) -> Result<Vec<(Endpoint, EndpointStatus)>, StoreError> {
         unimplemented!()
     }
-    async fn outbox(&self, _: &Endpoint, _: u64, _: usize) -> Result<Vec<Delivery>, StoreError> {
+    async fn outbox(&self, _: &Endpoint, _: &[Part]) -> Result<Vec<Vec<Delivery>>, StoreError> {
         unimplemented!()
     }
     async fn outbox_by_id(&self, _: &Endpoint, _: &[u64]) -> Result<Vec<Delivery>, StoreError> {
@@ -159,13 +170,36 @@ impl Outbox for FakeStore {
     async fn endpoint_status(&self, _: &Endpoint) -> Result<EndpointStatus, StoreError> {
         unimplemented!()
     }
-    async fn bury(&self, _: &Endpoint, _: Timestamp, _: usize, _: Timestamp) -> Result<Buried, StoreError> {
+    async fn bury(
+        &self,
+        _: &Endpoint,
+        _: &[(u16, u64)],
+        _: Timestamp,
+        _: usize,
+        _: Timestamp,
+    ) -> Result<Buried, StoreError> {
         unimplemented!()
     }
     async fn deliveries(&self, _: DeliveryQuery) -> Result<DeliveryPage, StoreError> {
         unimplemented!()
     }
     async fn replay(&self, _: Replay) -> Result<u64, StoreError> {
+        unimplemented!()
+    }
+}
+
+#[async_trait]
+impl Retention for FakeStore {
+    async fn origin(&self, _: &UserId) -> Result<Origin, StoreError> {
+        unimplemented!()
+    }
+    async fn owed(&self, _: &[ThreadKey], _: Timestamp) -> Result<Vec<Owed>, StoreError> {
+        unimplemented!()
+    }
+    async fn trim_feed(&self, _: &UserId, _: u64, _: usize) -> Result<u64, StoreError> {
+        unimplemented!()
+    }
+    async fn leave(&self, _: Leave) -> Result<Written, StoreError> {
         unimplemented!()
     }
 }

@@ -6,16 +6,17 @@
 pub(crate) mod dead_letters;
 pub(crate) mod model;
 pub(crate) mod outbox;
+pub(crate) mod retention;
 pub(crate) mod threads;
 pub(crate) mod users;
 
 use async_trait::async_trait;
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 use tract::store::record;
 use tract_actors::ports::{
-    Commit, Committed, DeadlineChange, IdempotencyKey, NewDelivery, OpenThread, Store, UserWrite, What, Written,
+    Commit, Committed, DeadlineChange, Delivery, Endpoint, IdempotencyKey, NewDelivery, OpenThread, OutboxUpdate, Part,
+    Settled, Store, StoredThread, UserWrite, What, Written,
 };
-use tract_actors::ports::{Endpoint, StoredThread};
 use tract_domain::{BusinessId, ClientId, Entry, Json, ReceiverId, Thread, Timestamp, UserId};
 use uuid::Uuid;
 
@@ -61,6 +62,12 @@ macro_rules! store_contract {
                 dead_letters::the_last_thousand_that_were_received_are_kept
                 dead_letters::a_forgotten_endpoint_has_no_past
                 dead_letters::an_answer_is_kept_by_itself
+                retention::a_thread_leaves_wholly
+                retention::what_is_opened_in_its_place_counts_on
+                retention::a_user_leaves_with_the_last_thread
+                retention::a_feed_loses_its_beginning
+                retention::what_is_owed_is_found
+                retention::nothing_ever_counts_back
                 users::a_user_is_written_and_read
                 users::what_others_tell_of_a_user_is_kept
                 users::an_answer_is_kept_with_its_commit
@@ -120,6 +127,32 @@ pub(crate) fn message(sequence: u64, text: &str) -> Entry {
             "fact":{{"message":{{"sender":"ceu","body":{body}}}}}}}"#
     );
     record::read_entry(&form).unwrap()
+}
+
+/// What waits for an endpoint with an id above `after`, over all strands.
+pub(crate) async fn pending(store: &dyn Store, endpoint: &Endpoint, after: u64, limit: usize) -> Vec<Delivery> {
+    let parts: Vec<Part> = (0..store.strands()).map(|strand| Part { strand, after, limit }).collect();
+    let mut all: Vec<Delivery> = store.outbox(endpoint, &parts).await.unwrap().into_iter().flatten().collect();
+    all.sort_by_key(|delivery| delivery.id);
+    all.truncate(limit);
+    all
+}
+
+/// All strands with their epochs, once the store has them.
+pub(crate) async fn held(store: &dyn Store) -> Vec<(u16, u64)> {
+    let mut held = store.held();
+    let all = held.wait_for(|held| held.len() == usize::from(store.strands()));
+    let all = tokio::time::timeout(Duration::from_secs(20), all).await.expect("the leases in time").unwrap().clone();
+    all.all_active().collect()
+}
+
+/// What became of deliveries, under the leases of this moment.
+pub(crate) async fn write_outcomes(store: &dyn Store, mut updates: Vec<OutboxUpdate>) {
+    let held = held(store).await;
+    for update in &mut updates {
+        update.epoch = held[usize::try_from(update.id % held.len() as u64).unwrap()].1;
+    }
+    store.update_outbox(updates).await.unwrap();
 }
 
 pub(crate) fn hook(name: &str) -> Endpoint {

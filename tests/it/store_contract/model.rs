@@ -3,7 +3,7 @@
 use super::outbox::{over, retry};
 use super::*;
 use proptest::{prelude::*, test_runner::TestRunner};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use tract_actors::ports::End;
 use tract_domain::Reply;
 
@@ -162,7 +162,7 @@ async fn run(place: &impl Place, ops: Vec<Op>) {
                 let which = which % model.outbox.len();
                 let (n, webhook_id, _) = model.outbox[which].clone();
                 let endpoint = endpoint(n);
-                let waiting = store.outbox(&endpoint, 0, 1000).await.unwrap();
+                let waiting = pending(&*store, &endpoint, 0, 1000).await;
                 let id = waiting.iter().find(|d| d.webhook_id == webhook_id).unwrap().id;
                 let update = if let Op::Retry { attempts, .. } = op {
                     // The same schedule never counts back.
@@ -172,7 +172,7 @@ async fn run(place: &impl Place, ops: Vec<Op>) {
                     model.outbox.remove(which);
                     over(&endpoint, id, End::Delivered, NOW)
                 };
-                store.update_outbox(vec![update]).await.unwrap();
+                write_outcomes(&*store, vec![update]).await;
             }
             Op::Reopen => {
                 drop(store);
@@ -190,10 +190,18 @@ async fn run(place: &impl Place, ops: Vec<Op>) {
         assert!(thread.ids.is_sorted_by(|a, b| a < b));
     }
     for n in 0..ENDPOINTS.len() {
-        let waiting = store.outbox(&endpoint(n), 0, 1000).await.unwrap();
+        let waiting = pending(&*store, &endpoint(n), 0, 1000).await;
         let expected: Vec<_> =
             model.outbox.iter().filter(|(e, ..)| *e == n).map(|(_, id, tries)| (id, *tries)).collect();
-        assert_eq!(waiting.iter().map(|d| (&d.webhook_id, d.attempts)).collect::<Vec<_>>(), expected);
+        assert_eq!(waiting.len(), expected.len());
+        // In commit order for each thread.
+        let users: BTreeSet<&UserId> = waiting.iter().map(|d| &d.user_id).collect();
+        for user_id in users {
+            let of_user: Vec<_> = waiting.iter().filter(|d| d.user_id == *user_id).collect();
+            let expected = expected.iter().filter(|(id, _)| of_user.iter().any(|d| d.webhook_id == **id));
+            let of_user = of_user.iter().map(|d| (&d.webhook_id, d.attempts));
+            assert_eq!(of_user.collect::<Vec<_>>(), expected.copied().collect::<Vec<_>>());
+        }
         assert_eq!(store.endpoint_status(&endpoint(n)).await.unwrap().pending, expected.len() as u64);
     }
     for n in 0..8 {

@@ -20,7 +20,7 @@ pub(crate) async fn a_thread_is_opened_once(place: &impl Place) {
     assert_eq!(thread.thread, snapshot(0, "none", "iva"));
     assert_eq!((&thread.key.user_id, &thread.key.client), (&user_id, &acme));
     assert_eq!((thread.key.business, &*thread.key.auth_id), (343, "walter"));
-    let told = store.outbox(&hook, 0, 10).await.unwrap();
+    let told = pending(&*store, &hook, 0, 10).await;
     assert_eq!(told.len(), 1, "who opens a thread that is open tells nobody");
     assert_eq!(told[0].user_id, user_id);
     let other = store.user_id(&acme, 344, "walter");
@@ -104,7 +104,7 @@ pub(crate) async fn a_repeated_commit_is_recognised(place: &impl Place) {
     assert_eq!(store.commit(stranger).await, Ok(Committed::Conflict));
     assert_eq!(store.thread(&user_id).await.unwrap().unwrap().version, 4);
     assert_eq!(store.feed(&user_id, 0, 100).await.unwrap().len(), 7);
-    assert_eq!(store.outbox(&hook, 0, 10).await.unwrap().len(), 1);
+    assert_eq!(pending(&*store, &hook, 0, 10).await.len(), 1);
 }
 
 pub(crate) async fn entries_continue_the_sequence(place: &impl Place) {
@@ -184,7 +184,8 @@ pub(crate) async fn one_users_threads_share_a_partition(place: &impl Place) {
 
 pub(crate) async fn deadlines_come_due(place: &impl Place) {
     let store = place.open().await;
-    assert_eq!(store.next_due().await, Ok(None));
+    let strands: Vec<u16> = (0..store.strands()).collect();
+    assert_eq!(store.next_due(&strands).await, Ok(None));
     let mut threads = Vec::new();
     for (n, after) in [30, 10, 20].into_iter().enumerate() {
         let user_id = open_thread(&*store, 1, &format!("user {n}")).await;
@@ -194,13 +195,13 @@ pub(crate) async fn deadlines_come_due(place: &impl Place) {
         threads.push(user_id);
     }
     let [late, early, middle] = [&threads[0], &threads[1], &threads[2]];
-    assert_eq!(store.next_due().await, Ok(Some(NOW.plus(10))));
-    assert_eq!(store.due(NOW.plus(9), 10).await, Ok(vec![]));
-    assert_eq!(store.due(NOW.plus(20), 10).await, Ok(vec![early.clone(), middle.clone()]));
-    assert_eq!(store.due(NOW.plus(99), 2).await, Ok(vec![early.clone(), middle.clone()]));
+    assert_eq!(store.next_due(&strands).await, Ok(Some(NOW.plus(10))));
+    assert_eq!(store.due(&strands, NOW.plus(9), 10).await, Ok(vec![]));
+    assert_eq!(store.due(&strands, NOW.plus(20), 10).await, Ok(vec![early.clone(), middle.clone()]));
+    assert_eq!(store.due(&strands, NOW.plus(99), 2).await, Ok(vec![early.clone(), middle.clone()]));
     let kept = next_step(&*store, early, 1).await;
     applied(&*store, kept).await;
-    assert_eq!(store.next_due().await, Ok(Some(NOW.plus(10))), "kept as it was");
+    assert_eq!(store.next_due(&strands).await, Ok(Some(NOW.plus(10))), "kept as it was");
     for (user_id, deadline) in [(early, None), (middle, Some(NOW.plus(40)))] {
         let commit = Commit { deadline: DeadlineChange::Set(deadline), ..next_step(&*store, user_id, 0).await };
         applied(&*store, commit).await;
@@ -208,8 +209,8 @@ pub(crate) async fn deadlines_come_due(place: &impl Place) {
     }
     store.close().await;
     let store = place.open().await;
-    assert_eq!(store.next_due().await, Ok(Some(NOW.plus(30))));
-    assert_eq!(store.due(NOW.plus(99), 10).await, Ok(vec![late.clone(), middle.clone()]));
+    assert_eq!(store.next_due(&strands).await, Ok(Some(NOW.plus(30))));
+    assert_eq!(store.due(&strands, NOW.plus(99), 10).await, Ok(vec![late.clone(), middle.clone()]));
 }
 
 pub(crate) async fn threads_are_counted(place: &impl Place) {

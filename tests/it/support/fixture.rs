@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tract::app::{self, Running};
-use tract::config::{JwtKey, Limits, Settings, StoreSettings};
+use tract::config::{JwtKey, Limits, RetentionSettings, Settings, StoreSettings};
 use tract::{telemetry, tenancy::Secret};
 use tract_actors::Router;
 use tract_actors::ports::Clock;
@@ -76,6 +76,7 @@ pub(crate) struct Fixture {
     pub(crate) admin_token: String,
     running: Running,
     limits: Limits,
+    retention: RetentionSettings,
     /// Where its threads are, if not in a directory.
     redis: Option<RedisServer>,
     // Removed last, once nothing is written there any more.
@@ -93,20 +94,33 @@ impl Fixture {
     }
 
     pub(crate) async fn within(limits: Limits, tenants: Tenants) -> Self {
-        Self::made_of(limits, tenants, None).await
+        Self::made_of(limits, RetentionSettings::default(), tenants, None).await
+    }
+
+    /// That keeps conversations for so long after they were completed.
+    pub(crate) async fn keeping(completed: Duration, limits: Limits, redis: Option<RedisServer>) -> Self {
+        let retention = RetentionSettings { completed: Some(completed) };
+        Self::made_of(limits, retention, Tenants::default(), redis).await
     }
 
     /// With its threads in Redis.
     pub(crate) async fn on_redis(tenants: Tenants) -> Self {
-        Self::made_of(Limits::default(), tenants, Some(RedisServer::start())).await
+        let redis = Some(RedisServer::start());
+        Self::made_of(Limits::default(), RetentionSettings::default(), tenants, redis).await
     }
 
-    async fn made_of(limits: Limits, tenants: Tenants, redis: Option<RedisServer>) -> Self {
+    async fn made_of(
+        limits: Limits,
+        retention: RetentionSettings,
+        tenants: Tenants,
+        redis: Option<RedisServer>,
+    ) -> Self {
         let store = redis.as_ref().map(store_on);
         let data = tempfile::tempdir().unwrap();
         let clock = Arc::new(ManualClock::new());
         let running = start_router_with(&data, Arc::clone(&clock) as Arc<dyn Clock>, |s| {
             s.limits = limits.clone();
+            s.retention = retention.clone();
             s.store = store.unwrap_or_else(|| s.store.clone());
         })
         .await;
@@ -149,6 +163,7 @@ impl Fixture {
             admin_token,
             running,
             limits,
+            retention,
             redis,
             data,
         }
@@ -160,6 +175,7 @@ impl Fixture {
         self.clock.advance(ms);
         let running = start_router_with(&self.data, Arc::clone(&self.clock) as Arc<dyn Clock>, |s| {
             s.limits = self.limits.clone();
+            s.retention = self.retention.clone();
             s.store = self.redis.as_ref().map_or_else(|| s.store.clone(), store_on);
         })
         .await;
@@ -173,6 +189,17 @@ impl Fixture {
             running,
             ..self
         }
+    }
+
+    /// Another node on the same Redis, with the same clock.
+    pub(crate) async fn second_node(&self) -> Running {
+        let redis = self.redis.as_ref().expect("several nodes share a Redis");
+        start_router_with(&self.data, Arc::clone(&self.clock) as Arc<dyn Clock>, |s| {
+            s.limits = self.limits.clone();
+            s.retention = self.retention.clone();
+            s.store = store_on(redis);
+        })
+        .await
     }
 
     /// The handle to the router's conversations.

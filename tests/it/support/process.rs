@@ -27,7 +27,21 @@ impl Process {
     /// Starts it with settings of the test's own, and waits until it is ready.
     pub(crate) async fn start_with(data: &Path, set: impl FnOnce(&mut Command)) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tract"));
-        Self::spawn_with(command.stderr(Stdio::inherit()), data, set).ready().await
+        let started = Self::spawn_with(command.stderr(Stdio::inherit()), data, set).ready().await;
+        started.unwrap_or_else(|status| panic!("`tract serve` ended: {status}"))
+    }
+
+    /// The same, but starts it again when it ends by itself, as a supervisor would: what it needs may not be there yet.
+    pub(crate) async fn start_persistently(data: &Path, set: impl Fn(&mut Command)) -> Self {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_tract"));
+            let started = Self::spawn_with(command.stderr(Stdio::inherit()), data, &set).ready().await;
+            match started {
+                Ok(process) => return process,
+                Err(status) => assert!(Instant::now() < deadline, "`tract serve` ends again and again: {status}"),
+            }
+        }
     }
 
     /// Starts it by this command line, which is to put itself in the place of the one that follows it, and waits until it
@@ -37,20 +51,22 @@ impl Process {
         let mut command = Command::new(program);
         command.args(arguments).arg(env!("CARGO_BIN_EXE_tract"));
         let full = std::fs::File::options().write(true).open("/dev/full").expect("there is /dev/full");
-        Self::spawn_with(command.stderr(full), data, |_| ()).ready().await
+        let started = Self::spawn_with(command.stderr(full), data, |_| ()).ready().await;
+        started.unwrap_or_else(|status| panic!("`tract serve` ended: {status}"))
     }
 
-    async fn ready(mut self) -> Self {
+    /// Waits until it is ready; how it ended, if it did.
+    async fn ready(mut self) -> Result<Self, ExitStatus> {
         let process = &mut self;
         let api = Api::new(process.base.clone());
         let deadline = Instant::now() + PATIENCE;
         loop {
             let ready = api.request(reqwest::Method::GET, "/readyz").send().await;
             if ready.is_ok_and(|answer| answer.status().is_success()) {
-                return self;
+                return Ok(self);
             }
             if let Ok(Some(status)) = process.child.try_wait() {
-                panic!("`tract serve` ended: {status}");
+                return Err(status);
             }
             assert!(Instant::now() < deadline, "`tract serve` is not ready after {PATIENCE:?}");
             tokio::task::yield_now().await;
@@ -99,7 +115,21 @@ impl Process {
 
     /// SIGTERM.
     pub(crate) fn terminate(&self) {
-        let told = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
+        self.signal("-TERM");
+    }
+
+    /// SIGSTOP: it stands still, and does not know it.
+    pub(crate) fn pause(&self) {
+        self.signal("-STOP");
+    }
+
+    /// SIGCONT.
+    pub(crate) fn resume(&self) {
+        self.signal("-CONT");
+    }
+
+    fn signal(&self, signal: &str) {
+        let told = Command::new("kill").args([signal, &self.child.id().to_string()]).status();
         assert!(told.is_ok_and(|status| status.success()), "the process can be signalled");
     }
 

@@ -8,4 +8,5 @@ mod iva_turns;
 mod listening;
 mod offers_and_requests;
 mod properties;
+mod retention;
 mod scene;

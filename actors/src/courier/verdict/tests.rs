@@ -8,6 +8,8 @@ const ENDED: Timestamp = Timestamp(1_040);
 
 fn delivery(what: What) -> Delivery {
     Delivery {
+        strand: 0,
+        behind: 0,
         id: 7,
         endpoint: Endpoint::from_name("hook:acme:one:message:receive"),
         user_id: UserId::new("u").unwrap(),

@@ -2,7 +2,7 @@
 //! is lost, and what is held stays within its bound.
 
 use super::*;
-use crate::ports::{Endpoint, What};
+use crate::ports::{Endpoint, Lease, What};
 use std::collections::BTreeMap;
 
 const SIZE: usize = 64;
@@ -11,6 +11,8 @@ const NOW: Timestamp = Timestamp(1_000);
 fn delivery(id: u64, user: &str) -> Delivery {
     Delivery {
         id,
+        strand: 0,
+        behind: 0,
         endpoint: Endpoint::from_name("hook:acme:one:message:receive"),
         user_id: UserId::new(user).unwrap(),
         webhook_id: id.to_string(),
@@ -36,7 +38,9 @@ struct Scene {
 impl Scene {
     fn new() -> Self {
         let mut window = Window::new(SIZE);
-        window.read(Page { after: 0, limit: SIZE }, Vec::new(), NOW);
+        assert!(window.hold(&Held::everything()));
+        let all = window.wants();
+        window.read(&all, vec![Vec::new()], NOW);
         Self { window, stored: BTreeMap::new(), taken: Vec::new() }
     }
     fn commit(&mut self, id: u64, user: &str) {
@@ -46,7 +50,7 @@ impl Scene {
     /// Commits what nobody hands in.
     fn commit_unseen(&mut self, id: u64, user: &str) {
         self.stored.insert(id, delivery(id, user));
-        self.window.fall_behind();
+        self.window.fall_behind(0);
     }
     fn page(&self, after: u64, limit: usize) -> Vec<Delivery> {
         self.stored.range(after + 1..).map(|(_, delivery)| delivery).take(limit).cloned().collect()
@@ -55,10 +59,10 @@ impl Scene {
         ids.iter().filter_map(|id| self.stored.get(id)).cloned().collect()
     }
     fn read_on(&mut self) {
-        while let Some(page) = self.window.wants() {
-            let read = self.page(page.after, page.limit);
+        while let Some(part) = self.window.wants().pop() {
+            let read = self.page(part.after, part.limit);
             let stuck = read.is_empty();
-            self.window.read(page, read, NOW);
+            self.window.read(&[part], vec![read], NOW);
             if stuck {
                 break;
             }
@@ -144,14 +148,14 @@ fn what_is_above_the_cursor_comes_with_the_backlog_and_not_twice() {
     (1..=17).for_each(|id| scene.commit(id, "a"));
     (18..=70).for_each(|id| scene.commit_unseen(id, "b"));
     scene.commit_unseen(71, "a");
-    let page = scene.window.wants().unwrap();
+    let page = scene.window.wants().remove(0);
     // Read now, and handed over when the thread has long got its next deliveries.
     let late = scene.page(page.after, page.limit);
     while let Some(delivery) = scene.take_up() {
         scene.finish(&delivery);
     }
     assert_eq!(scene.taken, (1..=17).collect::<Vec<_>>());
-    scene.window.read(page, late, NOW);
+    scene.window.read(&[page], vec![late], NOW);
     scene.deliver_all();
     assert_eq!(scene.taken.iter().filter(|id| **id == 71).count(), 1);
     assert_eq!(scene.taken.len(), 71);
@@ -213,7 +217,7 @@ fn what_is_remembered_has_a_bound() {
     let end = 2 * bound as u64;
     (2..=end).for_each(|id| scene.commit(id, "a"));
     assert_eq!(scene.window.remembered, bound);
-    assert!(scene.window.behind && scene.window.wants().is_none());
+    assert!(scene.window.strands[&0].behind && scene.window.wants().is_empty());
     scene.window.raise_due(NOW.plus(5_000));
     scene.taken.clear();
     scene.deliver_all();
@@ -233,8 +237,84 @@ fn so_many_failing_threads_stop_the_reading() {
         scene.window.changed(delivery, NOW);
     }
     scene.commit(id + 1, "late");
-    assert!(scene.window.behind && scene.window.wants().is_none());
+    assert!(scene.window.strands[&0].behind && scene.window.wants().is_empty());
     assert_eq!(scene.window.lanes.len(), WAITING);
     scene.window.raise_due(NOW.plus(5_001));
-    assert!(scene.window.wants().is_some());
+    assert!(!scene.window.wants().is_empty());
+}
+
+fn held(strands: &[(u16, u64)]) -> Held {
+    Held::new(strands.iter().map(|(strand, epoch)| (*strand, Lease { epoch: *epoch, ending: false })).collect())
+}
+
+fn of(strand: u16, id: u64, user: &str) -> Delivery {
+    Delivery { strand, ..delivery(id, user) }
+}
+
+#[test]
+fn what_another_node_committed_before_is_read_first() {
+    let mut window = Window::new(SIZE);
+    window.hold(&held(&[(3, 1), (4, 1)]));
+    let parts = window.wants();
+    assert_eq!(parts.iter().map(|part| (part.strand, part.after)).collect::<Vec<_>>(), [(3, 0), (4, 0)]);
+    window.read(&parts, vec![vec![], vec![]], NOW);
+    window.hand_in(of(3, 13, "a"), NOW);
+    // 23 was committed elsewhere, and nobody has told yet.
+    window.hand_in(Delivery { behind: 23, ..of(3, 33, "b") }, NOW);
+    window.hand_in(of(4, 14, "c"), NOW);
+    assert_eq!(window.take_up().map(|delivery| delivery.id), Some(13));
+    assert_eq!(window.take_up().map(|delivery| delivery.id), Some(14), "the other strand goes on");
+    assert!(window.take_up().is_none());
+    let parts = window.wants();
+    assert_eq!(parts.iter().map(|part| (part.strand, part.after)).collect::<Vec<_>>(), [(3, 13)]);
+    window.read(&parts, vec![vec![of(3, 23, "b"), of(3, 33, "b")]], NOW);
+    let next = window.take_up().unwrap();
+    assert_eq!(next.id, 23);
+    assert!(window.finished(&next, NOW).is_empty());
+    assert_eq!(window.take_up().unwrap().id, 33);
+}
+
+#[test]
+fn a_strand_that_is_lost_leaves_nothing_and_one_that_comes_back_is_read_anew() {
+    let mut window = Window::new(SIZE);
+    window.hold(&held(&[(1, 1), (2, 5)]));
+    let parts = window.wants();
+    window.read(&parts, vec![vec![], vec![]], NOW);
+    for n in 0..40 {
+        window.hand_in(of(1, 10 + n, "busy"), NOW);
+    }
+    window.hand_in(of(1, 60, "ready"), NOW);
+    window.hand_in(Delivery { due_at: NOW.plus(9), ..of(1, 70, "waiting") }, NOW);
+    window.hand_in(of(2, 80, "other"), NOW);
+    let busy = window.take_up().unwrap();
+    assert!(!window.hold(&held(&[(1, 1), (2, 5)])), "nothing has changed");
+    assert!(window.hold(&held(&[(2, 5)])));
+    assert_eq!((window.held, window.remembered, window.lanes.len()), (1, 0, 1));
+    assert!(window.next_due().is_none());
+    assert!(window.finished(&busy, NOW).is_empty(), "what comes back is nothing to it");
+    window.hand_in(of(1, 90, "ready"), NOW);
+    assert_eq!(window.take_up().unwrap().id, 80);
+    assert!(window.take_up().is_none());
+    assert!(window.hold(&held(&[(1, 3), (2, 5)])));
+    let parts = window.wants();
+    assert_eq!((parts.len(), parts[0].strand, parts[0].after), (1, 1, 0));
+    assert_eq!(window.epoch(1), Some(3));
+    let ending = Held::new([(1, Lease { epoch: 3, ending: true }), (2, Lease { epoch: 5, ending: false })].into());
+    assert!(window.hold(&ending), "a lease that is ending counts as lost");
+    assert_eq!(window.epoch(1), None);
+}
+
+#[test]
+fn many_strands_are_read_in_turn() {
+    let mut window = Window::new(1024);
+    let strands: Vec<(u16, u64)> = (0..40).map(|strand| (strand, 1)).collect();
+    window.hold(&held(&strands));
+    let mut seen = BTreeSet::new();
+    for _ in 0..3 {
+        let parts = window.wants();
+        assert!(parts.len() == PARTS && parts.iter().all(|part| part.limit == 1024 / PARTS));
+        seen.extend(parts.iter().map(|part| part.strand));
+        // All go on being behind.
+    }
+    assert_eq!(seen.len(), 40);
 }

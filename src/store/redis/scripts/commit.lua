@@ -1,12 +1,12 @@
 -- One atomic step on one thread: its new snapshot, its entries, what is to be delivered, its timer, the answer to keep.
--- Answers {'applied', ids...} with the message ids, the same when it finds that its own answer was lost, {'again', ids...}
--- when this commit was applied by an earlier step of the same name, or {'conflict'}.
+-- Answers {'applied', 'here' or 'elsewhere', message ids..., then for each delivery its id and what waited before it};
+-- {'again', message ids...} when this commit was applied before and its answer lost; {'superseded'} when it settles a turn
+-- under a lease that has passed on; or {'conflict'}.
 
 local head, thread, entries, deadlines, counts, endpoints = key(), key(), key(), key(), key(), key()
-local epoch = text()
+local here = place()
 local commit_id, user_id, expected_version, now = text(), text(), number(), number()
 local snapshot, state, active, deadline = text(), text(), text(), text()
-local partition, partitions, floor, counter_end = number(), number(), number(), number()
 local first_sequence, entry_count = number(), number()
 local forms = {}
 for n = 1, entry_count do
@@ -23,36 +23,30 @@ for n = 1, number() do
   to[n], names[n] = endpoint(), text()
 end
 local settled = number()
-local settled_id = text()
+local settled_id, settled_epoch = text(), text()
 local deliveries = {}
 for n = 1, number() do
-  deliveries[n] = { to = to[number()], id = text(), record = text() }
+  deliveries[n] = { to = to[number()], record = text() }
 end
 
-if is_superseded(head, epoch) then
-  return SUPERSEDED
-end
 local stored = redis.call('HMGET', thread, 'version', 'sequence', 'commit_id', 'state', 'active', 'client', 'business')
 local version, sequence = tonumber(stored[1]), tonumber(stored[2])
 if not version then
   return { 'conflict' }
 end
 
--- Somebody else was here, or this very commit, whose answer was lost: then the ids of its deliveries are these.
+-- Somebody else was here, or this very commit.
 if version ~= expected_version then
-  local first = deliveries[1]
-  local ours = first and redis.call('HEXISTS', first.to.outbox, first.id) == 1
-  local again = ours and 'applied' or 'again'
   if entry_count == 0 then
     local last = version == expected_version + 1 and stored[3] == commit_id
-    return { last and again or 'conflict' }
+    return { last and 'again' or 'conflict' }
   end
   local found = redis.call('XRANGE', entries, whole(first_sequence), '+', 'COUNT', entry_count)
   local entry = found[1]
   if not entry or entry[1] ~= whole(first_sequence) .. '-0' or entry[2][6] ~= commit_id then
     return { 'conflict' }
   end
-  local answer = { again }
+  local answer = { 'again' }
   for n, entry in ipairs(found) do
     answer[n + 1] = entry[2][2]
   end
@@ -64,6 +58,9 @@ if entry_count > 0 and first_sequence ~= sequence + 1 then
 end
 local settled_turn
 if settled > 0 then
+  if is_superseded(head, settled_epoch) then
+    return { 'superseded' }
+  end
   local record = redis.call('HGET', to[settled].outbox, settled_id)
   settled_turn = record and cjson.decode(record)
   if not settled_turn or settled_turn.user_id ~= user_id then
@@ -76,11 +73,12 @@ end
 local counter = tonumber(redis.call('HGET', head, 'counter') or '0')
 local ids = {}
 for n = 1, entry_count do
-  counter = math.max(counter + 1, floor)
-  ids[n] = whole(counter * partitions + partition)
+  counter = after(counter, here)
+  ids[n] = id_of(counter, here)
 end
-if counter >= counter_end then
-  return redis.error_reply('REFUSED the message ids are used up')
+local outbox = outbox_of(head, here)
+if counter >= here.counter_end or not has_room(outbox, #deliveries, here) then
+  return full()
 end
 
 if entry_count > 0 then
@@ -114,16 +112,13 @@ end
 if #names > 0 then
   redis.call('SADD', endpoints, unpack(names))
 end
-for _, delivery in ipairs(deliveries) do
-  enqueue(delivery.to, delivery.id, delivery.record)
-end
-if #deliveries > 0 then
-  redis.call('HSET', head, 'outbox', deliveries[#deliveries].id)
-end
+local answer = { 'applied', '', unpack(ids) }
+enqueue(head, outbox, deliveries, here, answer)
+answer[2] = tell(outbox, here, #deliveries, names, tonumber(deadline) and deadline or '')
 if details and redis.call('EXISTS', user) == 1 then
   redis.call('HSET', user, 'user_details', details)
 end
 if idem then
   keep(idem, ids)
 end
-return { 'applied', unpack(ids) }
+return answer

@@ -1,10 +1,7 @@
 -- Forgets some of a partition's answers and signed requests that have expired; answers how many.
 
-local head, answers, answer_expiries, askers, request_expiries = key(), key(), key(), key(), key()
-local epoch, now, most = text(), text(), text()
-if is_superseded(head, epoch) then
-  return SUPERSEDED
-end
+local answers, answer_expiries, askers, request_expiries = key(), key(), key(), key()
+local now, most = text(), text()
 local function forget(values, expiries, bound)
   local old = redis.call('ZRANGE', expiries, '-inf', bound, 'BYSCORE', 'LIMIT', 0, most)
   for _, name in ipairs(old) do

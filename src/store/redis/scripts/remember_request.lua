@@ -1,11 +1,8 @@
 -- Remembers a signed request. Answers 1 if it is new, also when the very same question is asked again because its answer
 -- was lost: that is what the asker's own name is for.
 
-local head, askers, expiries = key(), key(), key()
-local epoch, request, asker, until_, now = text(), text(), text(), text(), number()
-if is_superseded(head, epoch) then
-  return SUPERSEDED
-end
+local askers, expiries = key(), key()
+local request, asker, until_, now = text(), text(), text(), number()
 local known = redis.call('ZSCORE', expiries, request)
 if known and tonumber(known) >= now then
   return redis.call('HGET', askers, request) == asker and 1 or 0

@@ -1,31 +1,45 @@
--- Puts dead letters of one endpoint back among what waits, under new ids. Answers the records of those that it put there,
--- {id, record, id, record, ...}; when it is asked again because its answer was lost, it finds them by their ids.
+-- Puts dead letters of one endpoint back among what waits, behind everything that waits already. Answers {'applied', 'here'
+-- or 'elsewhere', then for each its id, what waited before it, and its record}; {'again', how many} when this step was
+-- applied before and its answer lost.
 
 local head, to = key(), endpoint()
-local epoch, now = text(), number()
-if is_superseded(head, epoch) then
-  return SUPERSEDED
+local here, step, name, now = place(), text(), text(), number()
+local wanted = {}
+for n = 1, number() do
+  wanted[n] = text()
 end
-local done = {}
-for _ = 1, number() do
-  local webhook_id, id = text(), text()
+local last = redis.call('HMGET', head, 'replay', 'replayed')
+if last[1] == step then
+  return { 'again', last[2] }
+end
+local outbox = outbox_of(head, here)
+if not has_room(outbox, #wanted, here) then
+  return full()
+end
+local deliveries = {}
+for _, webhook_id in ipairs(wanted) do
   local form = redis.call('HGET', to.letters, webhook_id)
-  local waits = redis.call('HGET', to.outbox, id)
-  if waits then
-    table.insert(done, id)
-    table.insert(done, waits)
-  elseif form then
+  if form then
     local letter = cjson.decode(form)
-    local record = {
+    local record = cjson.encode({
       user_id = letter.user_id, webhook_id = webhook_id, what = letter.what, sequence = letter.sequence,
       created_at = now, due_at = now, attempts = 0, replayed = true, log = letter.log,
-    }
-    local again = cjson.encode(record)
+    })
     remove_letter(to, webhook_id)
-    enqueue(to, id, again)
-    redis.call('HSET', head, 'outbox', id)
-    table.insert(done, id)
-    table.insert(done, again)
+    table.insert(deliveries, { to = to, record = record })
   end
 end
-return done
+local ids = {}
+enqueue(head, outbox, deliveries, here, ids)
+redis.call('HSET', head, 'replay', step, 'replayed', #deliveries)
+if #deliveries > 0 then
+  -- The last that stands behind what is newer than it.
+  redis.call('HSET', to.status, 'replayed', ids[2 * #deliveries - 1])
+end
+local answer = { 'applied', tell(outbox, here, #deliveries, { name }, '') }
+for n, delivery in ipairs(deliveries) do
+  table.insert(answer, ids[2 * n - 1])
+  table.insert(answer, ids[2 * n])
+  table.insert(answer, delivery.record)
+end
+return answer

@@ -18,10 +18,7 @@ local function number()
   return tonumber(text())
 end
 
--- The fence: whoever opened the store later has written a higher epoch into every partition, and nothing that this node
--- sends from then on counts.
-local SUPERSEDED = redis.error_reply('SUPERSEDED another node has opened this store')
-
+-- Whether the lease on this partition has passed on since that epoch: what was done under it does not count any more.
 local function is_superseded(head, epoch)
   return redis.call('HGET', head, 'epoch') ~= epoch
 end
@@ -39,11 +36,69 @@ local function endpoint()
   }
 end
 
--- Puts a delivery behind everything that waits for its endpoint.
-local function enqueue(to, id, record)
-  redis.call('ZADD', to.waiting, id, id)
-  redis.call('HSET', to.outbox, id, record)
-  redis.call('HINCRBY', to.status, 'pending', 1)
+-- Which node this is, and what ids are made of.
+local function place()
+  return { node = text(), partition = number(), partitions = number(), floor = number(), counter_end = number() }
+end
+
+local function full()
+  return redis.error_reply('REFUSED the ids are used up')
+end
+
+-- A counter of the partition after another step: ahead of it, and of every value that a store which was rolled back may
+-- have given out.
+local function after(counter, here)
+  return math.max(counter + 1, here.floor)
+end
+
+local function id_of(counter, here)
+  return whole(counter * here.partitions + here.partition)
+end
+
+-- What the partition's head says of its outbox.
+local function outbox_of(head, here)
+  local stored = redis.call('HMGET', head, 'outbox', 'enqueued', 'owner')
+  return {
+    counter = math.floor(tonumber(stored[1] or '0') / here.partitions),
+    enqueued = tonumber(stored[2] or '0'), owner = stored[3],
+  }
+end
+
+-- Whether there are ids left for so many.
+local function has_room(outbox, count, here)
+  return math.max(outbox.counter, here.floor) + count < here.counter_end
+end
+
+-- Puts deliveries behind everything that waits for their endpoints, and adds to an answer for each: its id, and the highest
+-- id that waited for its endpoint before.
+local function enqueue(head, outbox, deliveries, here, answer)
+  if #deliveries == 0 then
+    return
+  end
+  local id
+  for _, delivery in ipairs(deliveries) do
+    local to = delivery.to
+    outbox.counter = after(outbox.counter, here)
+    id = id_of(outbox.counter, here)
+    table.insert(answer, id)
+    table.insert(answer, redis.call('ZRANGE', to.waiting, -1, -1)[1] or '0')
+    redis.call('ZADD', to.waiting, id, id)
+    redis.call('HSET', to.outbox, id, delivery.record)
+    redis.call('HINCRBY', to.status, 'pending', 1)
+  end
+  redis.call('HSET', head, 'outbox', id, 'enqueued', whole(outbox.enqueued + #deliveries))
+end
+
+-- Who acts for the partition: this node ('here'), or another, which is told; or nobody, and whoever will reads the store.
+local function tell(outbox, here, count, names, deadline)
+  if outbox.owner == here.node then
+    return 'here'
+  end
+  if outbox.owner and outbox.owner ~= '' and (count > 0 or deadline ~= '') then
+    local notice = table.concat({ whole(here.partition), whole(count), deadline, unpack(names) }, '\n')
+    redis.call('PUBLISH', 'tract:node:' .. outbox.owner, notice)
+  end
+  return 'elsewhere'
 end
 
 -- Takes a delivery that waits out of the outbox.

@@ -1,5 +1,6 @@
 -- What became of deliveries to one endpoint in one partition. Those that are gone meanwhile are left alone, so that each
--- change counts once. Answers what was received: {id, record, id, record, ...}.
+-- change counts once. Answers what was received: {id, record, id, record, ...}; nothing when the lease that they were made
+-- under has passed on.
 
 local head, to = key(), endpoint()
 local epoch, attempts_kept = text(), number()
@@ -16,7 +17,7 @@ for n = 1, number() do
   updates[n] = update
 end
 if is_superseded(head, epoch) then
-  return SUPERSEDED
+  return false
 end
 
 local received = {}

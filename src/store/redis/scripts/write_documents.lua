@@ -2,7 +2,6 @@
 -- what remains noted after a crash is forgotten when the store is opened.
 
 local head, documents, forgetting = key(), key(), key()
-local epoch = text()
 local write_id, expected_revision = text(), text()
 local deleted, put, forgotten = {}, {}, {}
 for n = 1, number() do
@@ -16,9 +15,6 @@ for n = 1, number() do
 end
 local idem = text() == 'idempotency' and idempotency()
 
-if is_superseded(head, epoch) then
-  return SUPERSEDED
-end
 local stored = redis.call('HMGET', head, 'revision', 'write_id')
 if (stored[1] or '0') ~= expected_revision then
   return stored[2] == write_id and 'applied' or 'conflict'
