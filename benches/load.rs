@@ -26,7 +26,12 @@ use harness::{
     wire::Place,
 };
 use serde_json::{Value, json};
-use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
+};
 
 /// The shares of the highest rate at which latency is measured.
 const SHARES: [f64; 6] = [0.1, 0.25, 0.5, 0.7, 0.8, 0.9];
@@ -87,6 +92,9 @@ struct Options {
     /// Says which targets are met; ends with 1 if one is not.
     #[arg(long)]
     targets: bool,
+    /// Another build of tract, driven in the same rounds, to say what a change has changed.
+    #[arg(long, conflicts_with = "url")]
+    before: Option<PathBuf>,
     /// Drives a running deployment; needs --token, and --users or --api-token.
     #[arg(long, requires = "token")]
     url: Option<String>,
@@ -118,39 +126,46 @@ fn main() -> ExitCode {
     runtime.block_on(measure(Options::parse()))
 }
 
-/// What is driven: one server, or both in turn.
-struct Scene {
-    router: Option<Server>,
+/// A server that is driven, with all that belongs to it.
+struct Contestant {
+    name: &'static str,
+    /// None of a running deployment.
+    server: Option<Server>,
     redis: Option<Redis>,
     sink: Option<Arc<Sink>>,
     load: Load,
-    bare: Option<(Server, Load)>,
     // Removed last.
     _dir: tempfile::TempDir,
 }
 
-/// One rate, or the highest: the rounds of the bare server and of the router.
+/// The names of contestants.
+const BARE: &str = "bare axum";
+const BEFORE: &str = "before";
+const TRACT: &str = "tract";
+
+/// One rate, or the highest.
 struct Point {
     /// As text, with a share of the highest rate if it is one.
     offered: String,
+    closed: bool,
     share: Option<f64>,
-    bare: Vec<Figures>,
-    tract: Vec<Figures>,
+    /// The rounds of each contestant.
+    rounds: Vec<(&'static str, Vec<Figures>)>,
 }
 
 async fn measure(options: Options) -> ExitCode {
     let machine = machine::describe();
     machine::show(&machine);
-    let scene = Scene::new(&options).await;
+    let contestants = contestants(&options).await;
     let lasting = Duration::from_secs(options.seconds);
     // What is done once for each thread and connection is not a message's cost.
-    scene.round(Pace::Closed(lasting.min(Duration::from_secs(2))), "warming up").await;
+    point(&contestants, "warming up".to_owned(), Pace::Closed(lasting.min(Duration::from_secs(2))), 1).await;
 
     let mut points = Vec::new();
     let mut rates: Vec<(f64, Option<f64>)> = options.rate.iter().map(|rate| (*rate, None)).collect();
     if rates.is_empty() {
-        let highest = scene.point("as many as it takes".to_owned(), Pace::Closed(lasting), options.rounds).await;
-        let most = Figures::medians(&highest.tract).get("rate_per_s");
+        let highest = point(&contestants, "highest".to_owned(), Pace::Closed(lasting), options.rounds).await;
+        let most = Figures::medians(highest.of(TRACT)).get("rate_per_s");
         points.push(highest);
         if !options.closed {
             rates = SHARES.iter().map(|share| ((most * share).round().max(1.0), Some(*share))).collect();
@@ -158,69 +173,77 @@ async fn measure(options: Options) -> ExitCode {
     }
     for (rate, share) in rates {
         let offered = share.map_or(format!("{rate}/s"), |share| format!("{rate}/s, {:.0} %", share * 100.0));
-        let point = scene.point(offered, Pace::Open(rate, lasting), options.rounds).await;
+        let point = point(&contestants, offered, Pace::Open(rate, lasting), options.rounds).await;
         points.push(Point { share, ..point });
     }
     report(&options, machine, &points)
 }
 
-impl Scene {
-    async fn new(options: &Options) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let http = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(256).build().unwrap();
-        if let Some(url) = &options.url {
-            let users = deployment_threads(options, &http, url).await;
-            let place = Place::new(url, options.token.as_deref().unwrap());
-            let load = Load::new(place, scene::messages(&users), options.connections);
-            return Self { router: None, redis: None, sink: None, load, bare: None, _dir: dir };
-        }
-        let redis = (options.store == Kind::Redis)
-            .then(|| Redis::start(if options.appendfsync == Fsync::Always { "always" } else { "everysec" }));
-        let mut settings = Vec::new();
-        if let Some(redis) = &redis {
-            settings = vec![("TRACT_STORE__KIND", "redis".to_owned()), ("TRACT_STORE__URL", redis.url())];
-        }
-        let router = Server::router_with(dir.path(), &http, &settings).await;
-        let sink = if options.hooks == 1 { Some(Sink::start().await) } else { None };
-        let token = scene::tenant(&router, &http, sink.as_ref().map(|sink| sink.url.as_str())).await;
-        eprintln!("making {} threads …", options.threads);
-        let channel =
-            Channel { http: &http, url: &router.url, client: scene::CLIENT, api_token: harness::API, business: 1 };
-        let calls = scene::messages(&channel.threads(options.threads).await);
-        if let Some(sink) = &sink {
-            // What the customers said goes there too.
-            sink.until(options.threads as u64).await;
-        }
-        let bare = Server::bare(&http).await;
-        let load = |url: &str| Load::new(Place::new(url, &token), calls.clone(), options.connections);
-        let (own, other) = (load(&router.url), load(&bare.url));
-        Self { router: Some(router), redis, sink, load: own, bare: Some((bare, other)), _dir: dir }
+/// The bare server, the build to compare with if there is one, and the router; or the running deployment alone.
+async fn contestants(options: &Options) -> Vec<Contestant> {
+    let dir = || tempfile::tempdir().unwrap();
+    let http = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(256).build().unwrap();
+    if let Some(url) = &options.url {
+        let users = deployment_threads(options, &http, url).await;
+        let place = Place::new(url, options.token.as_deref().unwrap());
+        let load = Load::new(place, scene::messages(&users), options.connections);
+        return vec![Contestant { name: TRACT, server: None, redis: None, sink: None, load, _dir: dir() }];
     }
-
-    async fn point(&self, offered: String, pace: Pace, rounds: usize) -> Point {
-        let mut point = Point { offered, share: None, bare: Vec::new(), tract: Vec::new() };
-        for round in 1..=rounds {
-            let (bare, tract) = self.round(pace, &format!("{}, round {round} of {rounds}", point.offered)).await;
-            point.bare.extend(bare);
-            point.tract.push(tract);
-        }
-        point
+    let router = router(options, TRACT, Path::new(env!("CARGO_BIN_EXE_tract")), &http).await;
+    let bare = Server::bare(&http).await;
+    let load = router.load.at(Place::new(&bare.url, ""));
+    let mut all = vec![Contestant { name: BARE, server: Some(bare), redis: None, sink: None, load, _dir: dir() }];
+    if let Some(binary) = &options.before {
+        all.push(self::router(options, BEFORE, binary, &http).await);
     }
+    all.push(router);
+    all
+}
 
-    /// The bare server, if there is one, and then the router.
-    async fn round(&self, pace: Pace, what: &str) -> (Option<Figures>, Figures) {
-        let mut reference = None;
-        if let Some((server, load)) = &self.bare {
-            let meter = Meter::start(server);
-            let run = load.drive(pace, &format!("bare axum, {what}")).await;
-            reference = Some(meter.read(&run));
+/// A router on a fresh store, with threads.
+async fn router(options: &Options, name: &'static str, binary: &Path, http: &reqwest::Client) -> Contestant {
+    let dir = tempfile::tempdir().unwrap();
+    let redis = (options.store == Kind::Redis)
+        .then(|| Redis::start(if options.appendfsync == Fsync::Always { "always" } else { "everysec" }));
+    let mut settings = Vec::new();
+    if let Some(redis) = &redis {
+        settings = vec![("TRACT_STORE__KIND", "redis".to_owned()), ("TRACT_STORE__URL", redis.url())];
+    }
+    let server = Server::router_of(binary, dir.path(), http, &settings).await;
+    let sink = if options.hooks == 1 { Some(Sink::start().await) } else { None };
+    let token = scene::tenant(&server, http, sink.as_ref().map(|sink| sink.url.as_str())).await;
+    eprintln!("making {} threads …", options.threads);
+    let (client, api_token) = (scene::CLIENT, harness::API);
+    let channel = Channel { http, url: &server.url, client, api_token, business: 1 };
+    let calls = scene::messages(&channel.threads(options.threads).await);
+    if let Some(sink) = &sink {
+        // What the customers said goes there too.
+        sink.until(options.threads as u64).await;
+    }
+    let load = Load::new(Place::new(&server.url, &token), calls, options.connections);
+    Contestant { name, server: Some(server), redis, sink, load, _dir: dir }
+}
+
+/// So many rounds through all contestants in turn.
+async fn point(contestants: &[Contestant], offered: String, pace: Pace, rounds: usize) -> Point {
+    let mut all: Vec<_> = contestants.iter().map(|contestant| (contestant.name, Vec::new())).collect();
+    for round in 1..=rounds {
+        for (contestant, (_, figures)) in contestants.iter().zip(&mut all) {
+            let what = format!("{}, {offered}, round {round} of {rounds}", contestant.name);
+            figures.push(contestant.run(pace, &what).await);
         }
-        let meter = self.router.as_ref().map(Meter::start);
+    }
+    Point { offered, closed: matches!(pace, Pace::Closed(_)), share: None, rounds: all }
+}
+
+impl Contestant {
+    async fn run(&self, pace: Pace, what: &str) -> Figures {
+        let meter = self.server.as_ref().map(Meter::start);
         let redis_before = self.redis.as_ref().map(Redis::cpu);
         let received = self.sink.as_ref().map_or(0, |sink| sink.count());
-        let run = self.load.drive(pace, &format!("tract, {what}")).await;
+        let run = self.load.drive(pace, what).await;
         if let Some(fault) = &run.fault {
-            eprintln!("{} of {} failed, the first with: {fault}", run.failed, run.failed + run.latency.len());
+            eprintln!("{what}: {} failed, the first with: {fault}", run.failed);
         }
         if let Some(sink) = &self.sink {
             // What it costs to deliver them belongs to them.
@@ -230,7 +253,13 @@ impl Scene {
         if let (Some(redis), Some(before)) = (&self.redis, redis_before) {
             figures = figures.with_cpu("redis_cpu_us", redis.cpu() - before);
         }
-        (reference, figures)
+        figures
+    }
+}
+
+impl Point {
+    fn of(&self, name: &str) -> &[Figures] {
+        self.rounds.iter().find(|(of, _)| *of == name).map_or(&[], |(_, rounds)| rounds)
     }
 }
 
@@ -266,25 +295,32 @@ fn report(options: &Options, machine: Value, points: &[Point]) -> ExitCode {
     let (mut runs, mut verdicts) = (Vec::new(), Targets::default());
     let mut lines: [Vec<(f64, f64)>; 4] = Default::default();
     for point in points {
-        let (bare, tract) = (Figures::medians(&point.bare), Figures::medians(&point.tract));
-        let ratios = Figures::ratios(&point.tract, &point.bare);
-        if !point.bare.is_empty() {
-            table.run([point.offered.as_str(), "bare axum"], &bare, None);
+        let (bare, tract) = (Figures::medians(point.of(BARE)), Figures::medians(point.of(TRACT)));
+        let mut run = json!({
+            "loop": if point.closed { "closed" } else { "open" }, "offered": point.offered, "share_of_highest": point.share,
+            "rounds": point.of(TRACT).iter().map(Figures::json).collect::<Vec<_>>(),
+        });
+        for (name, rounds) in &point.rounds {
+            let medians = Figures::medians(rounds);
+            let ratios = (*name != BARE).then(|| Figures::ratios(rounds, point.of(BARE)));
+            table.run([point.offered.as_str(), name], &medians, ratios.as_ref());
+            run[name.replace(' ', "_")] = medians.json();
         }
-        table.run([point.offered.as_str(), "tract"], &tract, Some(&ratios));
-        let open = !point.offered.starts_with("as many");
-        if open {
+        let ratios = Figures::ratios(point.of(TRACT), point.of(BARE));
+        run["over_bare_axum"] = ratios.json();
+        if !point.of(BEFORE).is_empty() {
+            let ratios = Figures::ratios(point.of(TRACT), point.of(BEFORE));
+            table.ratios([point.offered.as_str(), "tract over before"], &ratios);
+            run["over_before"] = ratios.json();
+        }
+        if !point.closed {
             let at = tract.get("rate_per_s");
             for (line, name) in lines.iter_mut().zip(["p50_ms", "p99_ms", "p999_ms"]) {
                 line.push((at, tract.get(name)));
             }
-            lines[3].extend((!point.bare.is_empty()).then(|| (at, bare.get("p99_ms"))));
+            lines[3].extend((!point.of(BARE).is_empty()).then(|| (at, bare.get("p99_ms"))));
         }
-        runs.push(json!({
-            "loop": if open { "open" } else { "closed" }, "offered": point.offered, "share_of_highest": point.share,
-            "bare": bare.json(), "tract": tract.json(), "ratio": ratios.json(),
-            "rounds": point.tract.iter().map(Figures::json).collect::<Vec<_>>(),
-        }));
+        runs.push(run);
         if options.targets {
             judge(options, point, &tract, &ratios, &mut verdicts);
         }
@@ -324,9 +360,9 @@ fn judge(options: &Options, point: &Point, tract: &Figures, ratios: &Figures, ve
         (Kind::Redis, _) => return,
     };
     let how = match point.share {
-        None => "each as fast as it goes",
+        None if point.closed => "each as fast as it goes",
         Some(0.5) => "both at half of the router's highest rate",
-        Some(_) => return,
+        _ => return,
     };
     verdicts.at_most(&format!("{store}, CPU over bare axum, {how}"), ratios.get("cpu_us"), most, "x");
     let durable = options.store == Kind::Embedded || options.appendfsync == Fsync::Always;

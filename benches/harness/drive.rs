@@ -65,6 +65,11 @@ impl Load {
         Self { place, calls: calls.into(), connections, visited: Arc::default() }
     }
 
+    /// The same, of another server.
+    pub(crate) fn at(&self, place: Place) -> Self {
+        Self { place, visited: Arc::default(), ..self.clone() }
+    }
+
     /// A share of the same load for another server: together they visit all threads in turn.
     pub(crate) fn shared_with(&self, place: Place, connections: usize) -> Self {
         Self { place, connections, ..self.clone() }

@@ -104,6 +104,17 @@ impl Table {
         self.rows.push(cells.into_iter().map(Into::into).collect());
     }
 
+    /// Ratios alone.
+    pub(crate) fn ratios<'a>(&mut self, which: impl IntoIterator<Item = &'a str>, of: &Figures) {
+        let mut cells: Vec<String> = which.into_iter().map(str::to_owned).collect();
+        cells.extend(COLUMNS.iter().map(|(name, ..)| match of.get(name) {
+            ratio if ratio.is_nan() => String::new(),
+            ratio => format!("{ratio:.3}x"),
+        }));
+        cells.push(String::new());
+        self.rows.push(cells);
+    }
+
     /// One run's medians, with their ratios if there are any.
     pub(crate) fn run<'a>(&mut self, which: impl IntoIterator<Item = &'a str>, of: &Figures, ratios: Option<&Figures>) {
         let mut cells: Vec<String> = which.into_iter().map(str::to_owned).collect();

@@ -18,7 +18,7 @@ pub(crate) mod wire;
 pub(crate) use server::Server;
 
 use serde_json::{Value, json};
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 /// The operator's token of every bench.
 pub(crate) const ADMIN: &str = "bench-admin-token-of-this-run-only";
@@ -32,13 +32,23 @@ pub(crate) fn number(args: &[String], name: &str, default: usize) -> usize {
     at.map_or(default, |at| args.get(at + 1).and_then(|v| v.parse().ok()).expect("a number after the option"))
 }
 
+/// How often a request that was refused before anything was done is repeated, 100 ms apart.
+const TRIES: usize = 50;
+
 /// Posts JSON; the answer of a success.
 pub(crate) async fn post(http: &reqwest::Client, url: String, bearer: &str, client: &str, body: Value) -> Value {
-    let request = http.post(&url).bearer_auth(bearer).header("client-id", client).json(&body);
-    let answer = request.send().await.unwrap();
-    let (status, text) = (answer.status(), answer.text().await.unwrap());
-    assert!(status.is_success(), "{url}: {status} {text}");
-    serde_json::from_str(&text).unwrap()
+    for left in (0..TRIES).rev() {
+        let request = http.post(&url).bearer_auth(bearer).header("client-id", client).json(&body);
+        let answer = request.send().await.unwrap();
+        let (status, text) = (answer.status(), answer.text().await.unwrap());
+        if status.is_success() {
+            return serde_json::from_str(&text).unwrap();
+        }
+        assert!(status == 503 && left > 0, "{url}: {status} {text}");
+        eprintln!("{url}: {status} {text}; once more");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    unreachable!("the last try has been judged")
 }
 
 /// A receiver's token.

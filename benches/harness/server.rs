@@ -26,8 +26,18 @@ impl Server {
 
     /// The same with further settings, as environment variables.
     pub(crate) async fn router_with(dir: &Path, http: &reqwest::Client, settings: &[(&str, String)]) -> Self {
+        Self::router_of(Path::new(env!("CARGO_BIN_EXE_tract")), dir, http, settings).await
+    }
+
+    /// The same, of another build.
+    pub(crate) async fn router_of(
+        binary: &Path,
+        dir: &Path,
+        http: &reqwest::Client,
+        settings: &[(&str, String)],
+    ) -> Self {
         let addr = free_addr();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_tract"));
+        let mut command = Command::new(binary);
         command
             .args(["serve", "--listen", &addr])
             .current_dir(dir)
