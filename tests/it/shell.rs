@@ -4,10 +4,12 @@
 use crate::support::{Answer, Channel, Fixture, Reply, Tenants, Token};
 use reqwest::Method;
 use serde_json::{Value, json};
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tract::config::Limits;
 use tract_actors::Failure;
@@ -313,6 +315,35 @@ async fn deadlines_that_passed_while_nothing_ran_fire_after_the_start() {
     let thread = router.until(&user_id, |thread| thread["state"] == "bot").await;
     assert_eq!(thread["conversation_number"], "2");
     router.customer_reads(&["you said hello", "you said hello again"]).await;
+    router.stop().await;
+}
+
+/// What came of attempts that were under way when the router was told to stop is written before it ends, at whichever moment
+/// of its stopping they come back.
+#[tokio::test]
+async fn a_stop_in_order_doubles_no_webhook() {
+    const ROUNDS: usize = 15;
+    let mut router = Fixture::start().await;
+    router.customer("quiet").await;
+    let mut read = Vec::new();
+    for round in 0..ROUNDS {
+        let stopping = Arc::new(Notify::new());
+        router.phone.next("message", [Answer::ok(Value::Null).after(&stopping)]);
+        let words = format!("hello {round}");
+        router.channel.say("quiet", &words).await;
+        read.push(format!("you said {words}"));
+        router.phone.hear("message", &read[round]).await;
+        let api = router.api.clone();
+        let answer = async {
+            let ping = || api.try_send(api.request(Method::GET, "/healthz"));
+            until("the router stops", async || ping().await.is_none()).await;
+            stopping.notify_one();
+        };
+        (router, ()) = tokio::join!(router.restarted_after(0), answer);
+    }
+    router.channel.say("quiet", "the last").await;
+    read.push("you said the last".to_owned());
+    router.customer_reads(&read.iter().map(String::as_str).collect::<Vec<_>>()).await;
     router.stop().await;
 }
 

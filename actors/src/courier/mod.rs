@@ -86,6 +86,8 @@ pub(crate) struct Courier {
     /// Of those in flight, the ones in which the endpoint is really tried.
     trying: usize,
     alarm: Option<(Timestamp, SpawnHandle)>,
+    /// The router stops: what is in flight comes back, and nothing more sets out.
+    ending: bool,
 }
 
 impl Courier {
@@ -120,6 +122,7 @@ impl Courier {
             stale: 0,
             trying: 0,
             alarm: None,
+            ending: false,
         })
     }
 
@@ -129,6 +132,12 @@ impl Courier {
 
     /// Does everything that can be done now.
     fn advance(&mut self, ctx: &mut Context<Self>) {
+        if self.ending {
+            if self.in_flight == 0 {
+                ctx.stop();
+            }
+            return;
+        }
         let standing = self.world.tenants.standing(&self.endpoint);
         if standing != self.standing {
             self.begin_era(standing, ctx);
@@ -509,6 +518,7 @@ pub(crate) struct End;
 impl Handler<End> for Courier {
     type Result = ();
     fn handle(&mut self, _: End, ctx: &mut Context<Self>) {
-        ctx.stop();
+        self.ending = true;
+        self.advance(ctx);
     }
 }
