@@ -84,6 +84,8 @@ impl Shell {
             .map(|handle| Registry::begin(handle, world.clone(), &settings, handles.len(), timers.clone()))
             .collect();
         let router = Router::new(registries, settings.in_flight);
+        // Until it runs, a registry's mailbox has actix' 16 places, and a burst of first requests would be refused.
+        router.live_actors().await;
         timers.go(router.clone());
 
         let first = handles[0].clone();
