@@ -41,6 +41,20 @@ pub(super) fn faults(default_receiver: &str, feed: &[Entry], calls: &[Call]) -> 
     faults
 }
 
+/// The same of a thread whose newest entries may have been lost, with the acknowledged messages that are missing: what was
+/// told of lost entries agrees with no order. There is no gap all the same, nothing is doubled, and nobody is told otherwise.
+pub(super) fn faults_but_loss(default_receiver: &str, feed: &[Entry], calls: &[Call]) -> (Vec<String>, Vec<String>) {
+    let mut faults = Vec::new();
+    let standings = replay(default_receiver, feed, &mut faults);
+    if standings.len() > feed.len() {
+        place(feed, calls, &standings, &mut faults);
+    }
+    faults.into_iter().partition(|fault| !fault.starts_with(LOST))
+}
+
+/// How the fault begins that an acknowledged message is missing.
+const LOST: &str = "acknowledged and lost";
+
 /// How things stood before the first entry and after each.
 fn replay(default_receiver: &str, feed: &[Entry], faults: &mut Vec<String>) -> Vec<Standing> {
     let mut standings = vec![Standing::new(default_receiver)];
@@ -90,7 +104,7 @@ fn place<'c>(feed: &[Entry], calls: &'c [Call], standings: &[Standing], faults: 
                 }
                 placed.push(did(entry, call.ended));
             }
-            (Told::Said { .. }, None) => fault("acknowledged and lost"),
+            (Told::Said { .. }, None) => fault(LOST),
             // What a repetition is told may have been so when it was first asked.
             (Told::Holds { .. } | Told::Stands { .. }, _) => placed.push(saw(call.begun)),
             (Told::NotDone, Some(_)) if !call.doubtful => fault("done, although it was told that it was not"),

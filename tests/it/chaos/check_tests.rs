@@ -1,7 +1,7 @@
 //! The checker itself: histories that are as they ought to be, and one for each way in which they may not be.
 
 use super::{
-    check::faults,
+    check::{faults, faults_but_loss},
     history::{Call, Entry, Fact, Moment, Told, Wish},
 };
 
@@ -241,4 +241,20 @@ fn a_feed_that_cannot_be_is_a_fault() {
     let passed = moved("", ["pass", "pass", "blue", "red", "blue", ""]).1;
     broken(&|feed| feed[7].fact = passed.clone(), "ought to have ended before");
     Story::new().then(3, moved("", ["expire", "deadline", "blue", "red", "", "offer-2-7"])).fails("no such offer");
+}
+
+#[test]
+fn a_loss_is_counted_and_excuses_nothing_else() {
+    let mut story = Story::new();
+    story.feed.truncate(3);
+    story.fails("acknowledged and lost");
+    let (faults, lost) = faults_but_loss(DEFAULT, &story.feed, &story.calls);
+    assert_eq!((faults.len(), lost.len()), (0, 1), "{faults:?} {lost:?}");
+    let twice = story.then(1, message("hello", 30, "ceu", "red"));
+    let (faults, _) = faults_but_loss(DEFAULT, &twice.feed, &twice.calls);
+    assert!(faults.iter().any(|fault| fault.starts_with("doubled")), "{faults:?}");
+    let mut gap = Story::new();
+    gap.feed.remove(3);
+    let (faults, _) = faults_but_loss(DEFAULT, &gap.feed, &gap.calls);
+    assert!(faults.iter().any(|fault| fault.contains("a gap")), "{faults:?}");
 }

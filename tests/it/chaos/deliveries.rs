@@ -1,7 +1,7 @@
 //! Whether every webhook came that was to come, first deliveries in order (section 8).
 
 use super::{
-    desk::{Desk, TOPICS},
+    desk::{Desk, Noted, TOPICS},
     history::{Call, Entry, Fact},
     scene::{Scene, Thread},
 };
@@ -38,6 +38,17 @@ fn expected<'f>(desk: &str, feed: &'f [Entry], calls: &[Call]) -> HashMap<&'f st
 /// How many webhooks a desk is to get for this thread.
 pub(super) fn count(desk: &Desk, feed: &[Entry], calls: &[Call]) -> usize {
     expected(desk.name, feed, calls).values().map(Vec::len).sum()
+}
+
+/// What a desk was to hear of this thread and did not: topics and sequences.
+pub(super) fn missing(desk: &str, noted: &Noted, thread: &Thread, feed: &[Entry], calls: &[Call]) -> Vec<String> {
+    let mut missing = Vec::new();
+    for (topic, due) in expected(desk, feed, calls) {
+        let came = noted.firsts.get(&(topic.to_owned(), thread.user_id.clone()));
+        let absent = due.iter().filter(|sequence| !came.is_some_and(|came| came.contains(sequence)));
+        missing.extend(absent.map(|sequence| format!("{desk} misses {topic} {sequence} of {}", thread.auth_id)));
+    }
+    missing
 }
 
 /// What is wrong with what came of a thread.

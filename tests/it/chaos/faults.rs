@@ -1,6 +1,6 @@
 //! What befalls the nodes and their Redis: at random times, on random nodes, by a seed.
 //!
-//! When the store can be a Redis Cluster, a shard's failover belongs here too.
+//! What befalls a Redis Cluster is in `cluster`.
 
 use super::scene::Scene;
 use crate::mutation::Random;
@@ -33,14 +33,14 @@ impl Fault {
 }
 
 /// Longer than the five seconds that a lease lasts.
-const PAUSED: Duration = Duration::from_millis(6_500);
-const DOWN: Duration = Duration::from_millis(700);
+pub(super) const PAUSED: Duration = Duration::from_millis(6_500);
+pub(super) const DOWN: Duration = Duration::from_millis(700);
 const CUT_OFF: Duration = Duration::from_millis(2_500);
 const DELAYED: Duration = Duration::from_secs(3);
 /// Each way.
 const DELAY: Duration = Duration::from_millis(100);
 /// At least between two faults.
-const BETWEEN: Duration = Duration::from_millis(1_000);
+pub(super) const BETWEEN: Duration = Duration::from_millis(1_000);
 
 /// Lets each kind of fault happen once in random order, and goes on for so long. All is as it was when this returns.
 pub(super) async fn rage(scene: &Arc<Scene>, random: &mut Random, within: Duration) {
@@ -82,7 +82,7 @@ pub(super) async fn rage(scene: &Arc<Scene>, random: &mut Random, within: Durati
 }
 
 /// Whether this node may be disturbed now: one node at least is left alone.
-fn reserve(busy: &Mutex<BTreeSet<usize>>, node: usize, nodes: usize) -> bool {
+pub(super) fn reserve(busy: &Mutex<BTreeSet<usize>>, node: usize, nodes: usize) -> bool {
     let mut busy = busy.lock().unwrap();
     busy.len() + 1 < nodes && busy.insert(node)
 }
@@ -101,10 +101,10 @@ async fn happen(fault: Fault, node: usize, scene: &Arc<Scene>) {
             scene.resume(node);
         }
         Fault::KillRedis => {
-            scene.redis.kill();
+            scene.redis().kill();
             sleep(DOWN).await;
             let scene = Arc::clone(scene);
-            tokio::task::spawn_blocking(move || scene.redis.revive()).await.unwrap();
+            tokio::task::spawn_blocking(move || scene.redis().revive()).await.unwrap();
         }
         Fault::CutOff => {
             scene.gate(node).cut(true);

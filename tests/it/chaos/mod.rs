@@ -6,6 +6,7 @@
 mod callers;
 mod check;
 mod check_tests;
+mod cluster;
 mod deliveries;
 mod desk;
 mod faults;

@@ -1,11 +1,11 @@
-//! Several nodes on one Redis, each behind a gate of its own, and the tenant that they all serve.
+//! Several nodes on one Redis, each behind a gate of its own, or on a Redis Cluster, and the tenant that they all serve.
 
 use super::{desk::Desk, gate::Gate};
-use crate::support::{Api, BUSINESS, CLIENT, Channel, JWT_KEY, Process, RedisServer};
+use crate::support::{Api, BUSINESS, CLIENT, Channel, JWT_KEY, Process, RedisCluster, RedisServer};
 use serde_json::{Value, json};
 use std::{
     process::{Command, ExitStatus},
-    sync::{Mutex, MutexGuard},
+    sync::{Arc, Mutex, MutexGuard},
     time::{Duration, Instant},
 };
 
@@ -30,13 +30,21 @@ pub(super) struct Scene {
     pub(super) threads: Vec<Thread>,
     pub(super) channel: Channel,
     nodes: Vec<Node>,
-    pub(super) redis: RedisServer,
+    redis: Redis,
     // Removed last, once nothing runs there any more.
     data: tempfile::TempDir,
 }
 
+enum Redis {
+    Server(RedisServer),
+    Cluster(Arc<RedisCluster>),
+}
+
 struct Node {
-    gate: Gate,
+    /// Where it finds its store.
+    url: String,
+    /// In front of a server, and of no cluster.
+    gate: Option<Gate>,
     /// None while it is down.
     process: Mutex<Option<Process>>,
     /// Where it is, or was last.
@@ -51,14 +59,23 @@ impl Scene {
     /// One node that runs and others that do not yet; so many customers, and nothing said. `client` overrides keys of the
     /// tenant.
     pub(super) async fn set(nodes: usize, customers: usize, client: &Value) -> Self {
-        let redis = RedisServer::start();
+        Self::set_on(Redis::Server(RedisServer::start()), nodes, customers, client).await
+    }
+
+    async fn set_on(redis: Redis, nodes: usize, customers: usize, client: &Value) -> Self {
         let data = tempfile::tempdir().unwrap();
         let mut all = Vec::new();
         for _ in 0..nodes {
-            let gate = Gate::before(redis.address()).await;
-            all.push(Node { gate, process: Mutex::default(), api: Mutex::default() });
+            let (url, gate) = match &redis {
+                Redis::Server(redis) => {
+                    let gate = Gate::before(redis.address()).await;
+                    (gate.url(), Some(gate))
+                }
+                Redis::Cluster(cluster) => (cluster.url(), None),
+            };
+            all.push(Node { url, gate, process: Mutex::default(), api: Mutex::default() });
         }
-        let first = launch(&data, 0, &all[0].gate.url()).await;
+        let first = launch(&data, 0, &all[0].url).await;
         let (api, admin_token) = (first.api(), first.admin_token);
         *lock(&all[0].process) = Some(first);
         *lock(&all[0].api) = Some(api.clone());
@@ -70,23 +87,44 @@ impl Scene {
         for name in TOOLS {
             desks.push(Desk::open(name, api.token(admin_token, CLIENT, name).await).await);
         }
-        let mut threads = Vec::new();
+        let mut scene = Self { desks, threads: Vec::new(), channel, nodes: all, redis, data };
         for customer in 0..customers {
-            let auth_id = format!("customer {customer}");
-            let user_id = channel.user(&json!({"auth_id": auth_id})).await;
-            threads.push(Thread { auth_id, user_id });
+            scene.meet(&format!("customer {customer}")).await;
         }
-        Self { desks, threads, channel, nodes: all, redis, data }
+        scene
     }
 
     /// The same with all nodes running, and the partitions spread over them.
     pub(super) async fn start(nodes: usize, customers: usize, client: &Value) -> Self {
-        let scene = Self::set(nodes, customers, client).await;
-        for node in 1..nodes {
-            scene.launch(node).await;
+        Self::set(nodes, customers, client).await.complete().await
+    }
+
+    /// The same on a cluster, and nobody there yet.
+    pub(super) async fn start_on(cluster: &Arc<RedisCluster>, nodes: usize) -> Self {
+        let redis = Redis::Cluster(Arc::clone(cluster));
+        Self::set_on(redis, nodes, 0, &Value::Null).await.complete().await
+    }
+
+    async fn complete(self) -> Self {
+        for node in 1..self.nodes() {
+            self.launch(node).await;
         }
-        scene.until_spread().await;
-        scene
+        self.until_spread().await;
+        self
+    }
+
+    /// One more customer.
+    pub(super) async fn meet(&mut self, auth_id: &str) -> &Thread {
+        let user_id = self.channel.user(&json!({"auth_id": auth_id})).await;
+        self.threads.push(Thread { auth_id: auth_id.to_owned(), user_id });
+        &self.threads[self.threads.len() - 1]
+    }
+
+    pub(super) fn redis(&self) -> &RedisServer {
+        match &self.redis {
+            Redis::Server(redis) => redis,
+            Redis::Cluster(_) => panic!("the store is a cluster"),
+        }
     }
 
     pub(super) fn nodes(&self) -> usize {
@@ -99,12 +137,12 @@ impl Scene {
     }
 
     pub(super) fn gate(&self, node: usize) -> &Gate {
-        &self.nodes[node].gate
+        self.nodes[node].gate.as_ref().expect("the store is one server")
     }
 
     /// Starts a node that is down, and waits until it is ready.
     pub(super) async fn launch(&self, node: usize) {
-        let process = launch(&self.data, node, &self.nodes[node].gate.url()).await;
+        let process = launch(&self.data, node, &self.nodes[node].url).await;
         *lock(&self.nodes[node].api) = Some(process.api());
         *lock(&self.nodes[node].process) = Some(process);
     }

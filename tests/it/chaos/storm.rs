@@ -24,7 +24,7 @@ const CUSTOMERS: usize = 5;
 /// How soon after the last fault everything is served again.
 const SERVED_AGAIN: Duration = Duration::from_secs(15);
 
-fn setting(name: &str) -> Option<u64> {
+pub(super) fn setting(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|value| value.parse().unwrap_or_else(|_| panic!("{name} is a number")))
 }
 
@@ -55,9 +55,9 @@ async fn whatever_happens_one_order_explains_it_and_every_webhook_comes() {
 }
 
 /// After the faults: waits until each node has taken a message for each thread, and all desks have heard it.
-async fn served_again(scene: &Scene, callers: &Callers) -> Duration {
+pub(super) async fn served_again(scene: &Scene, callers: &Callers) -> Duration {
     let calm = Instant::now();
-    let places = (0..CUSTOMERS).flat_map(|thread| (0..scene.nodes()).map(move |node| (thread, node)));
+    let places = (0..scene.threads.len()).flat_map(|thread| (0..scene.nodes()).map(move |node| (thread, node)));
     let served = join_all(places.map(|(thread, node)| async move {
         let words = format!("again-{thread}-{node}");
         let said = callers.call(Order::say(&words, thread), || node).await;
@@ -87,7 +87,7 @@ async fn served_again(scene: &Scene, callers: &Callers) -> Duration {
 }
 
 /// Waits until no offer is pending any more: each ends by its deadline, at whichever node keeps the time.
-async fn settled(scene: &Scene) {
+pub(super) async fn settled(scene: &Scene) {
     let deadline = Instant::now() + PATIENCE;
     for thread in &scene.threads {
         let desk = &scene.desks[0];
