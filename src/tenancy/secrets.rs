@@ -10,7 +10,8 @@ use sha2::{Digest, Sha256};
 /// What a webhook secret of ours begins with (Standard Webhooks).
 pub const WEBHOOK_PREFIX: &str = "whsec_";
 
-/// 32 unguessable bytes. Three random UUIDs hold 366 bits from the operating system; the hash makes them even.
+/// 32 unguessable bytes. Three random UUIDs hold 366 bits of a cryptographic generator that the operating system seeds; the
+/// hash makes them even.
 fn random() -> [u8; 32] {
     let mut hash = Sha256::new();
     for _ in 0..3 {

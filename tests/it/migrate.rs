@@ -133,7 +133,7 @@ fn rows(directory: &Path) -> Vec<String> {
         "SELECT name, hex(value) FROM meta WHERE name != 'ping'",
         "SELECT name, last FROM counters WHERE name >= -1 AND last > 0",
         "SELECT user_id, client, business, auth_id, version, sequence, state, active, deadline, hex(commit_id), snapshot \
-         FROM threads",
+         FROM thread_heads",
         "SELECT client, business, state, active, threads FROM thread_counts WHERE threads > 0",
         "SELECT t.user_id, e.sequence, e.message_id, hex(e.commit_id), e.entry FROM entries e JOIN threads t ON t.id = e.thread",
         "SELECT client, auth_id, version, hex(commit_id), profile, user_details, ect_user_ids FROM users",

@@ -360,7 +360,8 @@ async fn a_thread_that_cannot_be_read_holds_up_nobody_elses_deadline() {
     let (broken, others) = user_ids.split_first().unwrap();
     let conn = rusqlite::Connection::open(router.directory().join("tract.db")).unwrap();
     conn.busy_timeout(PATIENCE).unwrap();
-    conn.execute("UPDATE threads SET snapshot = 'unreadable' WHERE user_id = ?1", [broken]).unwrap();
+    let spoil = "UPDATE log SET snapshot = 'unreadable' WHERE id = (SELECT (id << 32) | 0xffffffff FROM threads WHERE user_id = ?1)";
+    assert_eq!(conn.execute(spoil, [broken]).unwrap(), 1);
     drop(conn);
     let router = router.restarted_after(9 * MINUTE).await;
     for user_id in others {

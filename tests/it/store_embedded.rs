@@ -198,7 +198,16 @@ async fn the_log_stays_short() {
 /// What an older version of this program left is read, and goes on.
 #[tokio::test]
 async fn a_store_from_before_dead_letters_is_taken_over() {
-    const BACK: &str = "DROP INDEX outbox_replayed; DROP TABLE origins; DROP TABLE received; DROP TABLE dead_letters; ALTER TABLE endpoints DROP COLUMN dead; \
+    const BACK: &str = "DROP VIEW entries; DROP VIEW thread_heads; \
+        ALTER TABLE threads ADD COLUMN version INTEGER NOT NULL DEFAULT 0; ALTER TABLE threads ADD COLUMN sequence INTEGER NOT NULL DEFAULT 0; \
+        ALTER TABLE threads ADD COLUMN commit_id BLOB; ALTER TABLE threads ADD COLUMN snapshot TEXT NOT NULL DEFAULT ''; \
+        UPDATE threads SET (version, sequence, commit_id, snapshot) = \
+          (SELECT number, at, commit_id, snapshot FROM log l WHERE l.id = (threads.id << 32) | 0xffffffff); \
+        CREATE TABLE entries (id INTEGER PRIMARY KEY, thread INTEGER AS (id >> 32) VIRTUAL, \
+          sequence INTEGER AS (id & 0xffffffff) VIRTUAL, message_id INTEGER NOT NULL, commit_id BLOB, entry TEXT NOT NULL) STRICT; \
+        INSERT INTO entries SELECT l.id, number, commit_id, entry FROM log l JOIN bodies b ON b.id = l.at WHERE l.snapshot IS NULL; \
+        DROP TABLE log; DROP TABLE bodies; \
+        DROP INDEX outbox_replayed; DROP TABLE origins; DROP TABLE received; DROP TABLE dead_letters; ALTER TABLE endpoints DROP COLUMN dead; \
         ALTER TABLE endpoints DROP COLUMN received; ALTER TABLE outbox DROP COLUMN log; \
         ALTER TABLE outbox DROP COLUMN replayed; CREATE INDEX outbox_thread ON outbox (endpoint, thread, id); PRAGMA user_version = 2;";
     let place = Directory::new();

@@ -1,6 +1,6 @@
 //! One transaction on its way, and what the writer remembers between transactions.
 
-use super::fault::Fault;
+use super::{fault::Fault, thread_step::Known};
 use crate::store::{
     handle::{message_id, next_counter},
     record,
@@ -19,6 +19,9 @@ const OUTBOX: i64 = -1;
 /// How many of an endpoint's received deliveries are kept at least; at twice as many the older half goes.
 const RECEIVED_KEPT: i64 = 1_000;
 
+/// Of how many threads the writer remembers what it committed last; with more, it forgets all. Some 300 bytes each.
+const THREADS_KNOWN: usize = 16_384;
+
 /// An unsigned number as SQLite keeps it. None of ours comes near the bound, except from a broken caller.
 pub(super) fn int(n: u64) -> i64 {
     i64::try_from(n).unwrap_or(i64::MAX)
@@ -31,13 +34,15 @@ pub(super) struct Memory {
     /// The last id of the outbox.
     outbox: u64,
     endpoints: HashMap<Endpoint, i64>,
+    threads: HashMap<UserId, Known>,
 }
 
 impl Memory {
     pub(super) fn load(conn: &Connection) -> Result<Self, Fault> {
         let partitions: u16 =
             conn.query_row("SELECT value FROM meta WHERE name = 'partitions'", [], |row| row.get(0))?;
-        let mut memory = Self { counters: vec![0; usize::from(partitions)], outbox: 0, endpoints: HashMap::new() };
+        let counters = vec![0; usize::from(partitions)];
+        let mut memory = Self { counters, outbox: 0, endpoints: HashMap::new(), threads: HashMap::new() };
         let mut select = conn.prepare_cached("SELECT name, last FROM counters")?;
         let mut rows = select.query([])?;
         while let Some(row) = rows.next()? {
@@ -103,6 +108,19 @@ impl<'a> Batch<'a> {
     /// The database itself, for what is not a plain statement.
     pub(super) fn connection(&self) -> &'a Connection {
         self.conn
+    }
+
+    /// Takes out what is remembered of a thread: who changes it gives it back as it is then, or leaves it forgotten.
+    pub(super) fn recall(&mut self, user_id: &UserId) -> Option<Known> {
+        self.memory.threads.remove(user_id)
+    }
+
+    /// Remembers a thread.
+    pub(super) fn remember(&mut self, user_id: UserId, known: Known) {
+        if self.memory.threads.len() >= THREADS_KNOWN {
+            self.memory.threads.clear();
+        }
+        self.memory.threads.insert(user_id, known);
     }
 
     /// Ids for so many entries of this partition.

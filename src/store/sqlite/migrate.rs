@@ -1,6 +1,12 @@
 //! The embedded store as one side of a migration.
 
-use super::{FILE, OpenError, batch::int, fault::Fault, migrate_read, occupy, schema, thread_step::entry_key};
+use super::{
+    FILE, OpenError,
+    batch::int,
+    fault::Fault,
+    migrate_read, occupy, schema,
+    thread_step::{entry_key, head_key},
+};
 use crate::store::{
     handle::MAX_PARTITIONS,
     migrate::{DeliveryRecord, Identity, Location, MigrateError, Pages, Part, Record, Side, ThreadRecord, pages},
@@ -197,11 +203,13 @@ fn put(conn: &Connection, part: Part, record: &Record) -> Result<(), Fault> {
         }
         Record::Thread(thread) => put_thread(conn, thread)?,
         Record::Entry { user_id, sequence, message_id, commit_id, entry } => {
-            const PUT: &str =
-                "INSERT OR REPLACE INTO entries (id, message_id, commit_id, entry) VALUES (?1, ?2, ?3, ?4)";
+            const BODY: &str =
+                "INSERT OR REPLACE INTO bodies (id, entry) VALUES ((SELECT at FROM log WHERE id = ?1), ?2)";
+            const PUT: &str = "INSERT OR REPLACE INTO log (id, number, at, commit_id) VALUES (?1, ?2, ?3, ?4)";
             let id = entry_key(thread_number(conn, user_id)?, *sequence);
+            let body = conn.prepare_cached(BODY)?.insert((id, entry))?;
             let commit_id = commit_id.as_ref().map(|id| id.as_bytes().as_slice());
-            conn.prepare_cached(PUT)?.execute((id, int(*message_id), commit_id, entry))?;
+            conn.prepare_cached(PUT)?.execute((id, int(*message_id), body, commit_id))?;
         }
         Record::User { client, auth_id, version, commit_id, profile, user_details, ect_user_ids } => {
             const PUT: &str = "INSERT INTO users (client, auth_id, version, commit_id, profile, user_details, ect_user_ids) \
@@ -237,24 +245,27 @@ fn put(conn: &Connection, part: Part, record: &Record) -> Result<(), Fault> {
 }
 
 fn put_thread(conn: &Connection, thread: &ThreadRecord) -> Result<(), Fault> {
-    const PUT: &str = "INSERT INTO threads (user_id, client, business, auth_id, version, sequence, state, active, \
-        deadline, commit_id, snapshot) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) \
-        ON CONFLICT (user_id) DO UPDATE SET version = ?5, sequence = ?6, state = ?7, active = ?8, deadline = ?9, \
-        commit_id = ?10, snapshot = ?11";
+    const PUT: &str = "INSERT INTO threads (user_id, client, business, auth_id, state, active, deadline) \
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) \
+        ON CONFLICT (user_id) DO UPDATE SET state = ?5, active = ?6, deadline = ?7 RETURNING id";
+    const HEAD: &str = "INSERT OR REPLACE INTO log (id, number, at, commit_id, snapshot) VALUES (?1, ?2, ?3, ?4, ?5)";
     let row = (
         &thread.user_id,
         &thread.client,
         thread.business.cast_signed(),
         &thread.auth_id,
-        int(thread.version),
-        int(thread.sequence),
         &thread.state,
         &thread.active,
         thread.deadline,
+    );
+    let id: i64 = conn.prepare_cached(PUT)?.query_row(row, |row| row.get(0))?;
+    conn.prepare_cached(HEAD)?.execute((
+        head_key(id),
+        int(thread.version),
+        int(thread.sequence),
         thread.commit_id.as_ref().map(|id| id.as_bytes().as_slice()),
         &thread.snapshot,
-    );
-    conn.prepare_cached(PUT)?.execute(row)?;
+    ))?;
     Ok(())
 }
 

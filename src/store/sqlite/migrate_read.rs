@@ -1,6 +1,9 @@
 //! Reads all that the embedded store holds, for a migration.
 
-use super::{fault::Fault, thread_step::uuid};
+use super::{
+    fault::Fault,
+    thread_step::{entry_key, head_key, uuid},
+};
 use crate::store::{
     handle::Handles,
     migrate::{DeliveryRecord, Part, Record, ThreadRecord},
@@ -150,7 +153,7 @@ impl Reading<'_> {
 
     fn thread(&self, id: i64) -> Result<ThreadRecord, End> {
         const SELECT: &str = "SELECT user_id, client, business, auth_id, version, sequence, state, active, deadline, \
-            commit_id, snapshot FROM threads WHERE id = ?1";
+            commit_id, snapshot FROM thread_heads WHERE id = ?1";
         let thread = self.conn.prepare_cached(SELECT)?.query_row([id], |row| {
             Ok(ThreadRecord {
                 number: id.unsigned_abs(),
@@ -187,8 +190,7 @@ impl Reading<'_> {
         const SELECT: &str = "SELECT sequence, message_id, commit_id, entry FROM entries \
             WHERE id >= ?1 AND id < ?2 ORDER BY id";
         let mut select = self.conn.prepare_cached(SELECT)?;
-        let mut rows =
-            select.query((super::thread_step::entry_key(thread, 0), super::thread_step::entry_key(thread + 1, 0)))?;
+        let mut rows = select.query((entry_key(thread, 0), head_key(thread)))?;
         while let Some(row) = rows.next()? {
             let (sequence, message_id, commit_id) = (unsigned(row, 0)?, unsigned(row, 1)?, uuid(row, 2)?);
             let (user_id, entry) = (user_id.to_owned(), row.get(3)?);

@@ -2,7 +2,7 @@
 
 use super::{
     fault::Fault,
-    thread_step::{LAST_SEQUENCE, entry_key},
+    thread_step::{entry_key, head_key},
 };
 use crate::store::record;
 use rusqlite::{Connection, OptionalExtension, Row, types::Value};
@@ -35,7 +35,7 @@ fn stored_thread(row: &Row<'_>) -> Result<StoredThread, Fault> {
 }
 
 pub(super) fn thread(conn: &Connection, user_id: &UserId) -> Result<Option<StoredThread>, Fault> {
-    const SELECT: &str = "SELECT user_id, client, business, auth_id, version, deadline, snapshot FROM threads \
+    const SELECT: &str = "SELECT user_id, client, business, auth_id, version, deadline, snapshot FROM thread_heads \
         WHERE user_id = ?1";
     let mut select = conn.prepare_cached(SELECT)?;
     let mut rows = select.query([user_id.as_str()])?;
@@ -43,13 +43,13 @@ pub(super) fn thread(conn: &Connection, user_id: &UserId) -> Result<Option<Store
 }
 
 pub(super) fn feed(conn: &Connection, user_id: &UserId, after: u64, limit: usize) -> Result<Vec<StoredEntry>, Fault> {
-    const SELECT: &str = "SELECT message_id, entry FROM entries WHERE id > ?1 AND id <= ?2 ORDER BY id LIMIT ?3";
+    const SELECT: &str = "SELECT message_id, entry FROM entries WHERE id > ?1 AND id < ?2 ORDER BY id LIMIT ?3";
     let mut find = conn.prepare_cached("SELECT id FROM threads WHERE user_id = ?1")?;
     let Some(thread) = find.query_row([user_id.as_str()], |row| row.get::<_, i64>(0)).optional()? else {
         return Ok(Vec::new());
     };
     let mut select = conn.prepare_cached(SELECT)?;
-    let mut rows = select.query((entry_key(thread, after), entry_key(thread, LAST_SEQUENCE), at_most(limit)))?;
+    let mut rows = select.query((entry_key(thread, after), head_key(thread), at_most(limit)))?;
     let mut entries = Vec::new();
     while let Some(row) = rows.next()? {
         let entry = record::read_entry(row.get_ref(1)?.as_str().map_err(rusqlite::Error::from)?)?;
@@ -75,7 +75,8 @@ pub(super) fn threads(conn: &Connection, query: &ThreadQuery) -> Result<ThreadPa
         (None, None, None) => "NOT INDEXED",
     };
     let mut sql = format!(
-        "SELECT user_id, client, business, auth_id, version, deadline, snapshot, id FROM threads {by} WHERE id > ?"
+        "SELECT user_id, client, business, auth_id, l.number, deadline, l.snapshot, t.id FROM threads t {by} \
+         CROSS JOIN log l ON l.id = (t.id << 32) | 0xffffffff WHERE t.id > ?"
     );
     let mut values: Vec<Value> = vec![after.into()];
     if let Some(client) = &query.client {
@@ -95,7 +96,7 @@ pub(super) fn threads(conn: &Connection, query: &ThreadQuery) -> Result<ThreadPa
         sql.push_str(" AND (auth_id = ? OR (user_id >= ? AND user_id < ?))");
         values.extend([q.clone().into(), q.clone().into(), format!("{q}\u{7f}").into()]);
     }
-    sql.push_str(" ORDER BY id LIMIT ?");
+    sql.push_str(" ORDER BY t.id LIMIT ?");
     values.push(at_most(query.limit.saturating_add(1)).into());
 
     let mut select = conn.prepare_cached(&sql)?;

@@ -4,7 +4,7 @@ use super::{
     SqliteStore,
     batch::{Batch, int},
     fault::Fault,
-    thread_step::{count, entry_key},
+    thread_step::{LAST_SEQUENCE, count, entry_key, head_key},
     writer::Step,
 };
 use crate::store::record;
@@ -143,14 +143,23 @@ impl Step for TrimFeed {
     type Outcome = u64;
 
     fn apply(&self, batch: &mut Batch<'_>) -> Result<u64, Fault> {
-        const TRIM: &str = "DELETE FROM entries WHERE id IN \
-            (SELECT id FROM entries WHERE id > ?1 AND id <= ?2 ORDER BY id LIMIT ?3)";
+        const LAST: &str = "SELECT max(id) FROM (SELECT id FROM log WHERE id > ?1 AND id <= ?2 ORDER BY id LIMIT ?3)";
         let mut find = batch.sql("SELECT id FROM threads WHERE user_id = ?1")?;
         let thread = find.query_row([self.user_id.as_str()], |row| row.get::<_, i64>(0)).optional()?;
         let Some(thread) = thread else { return Ok(0) };
         let bounds = (entry_key(thread, 0), entry_key(thread, self.through), int(self.most as u64));
-        Ok(batch.sql(TRIM)?.execute(bounds)? as u64)
+        let last: Option<i64> = batch.sql(LAST)?.query_row(bounds, |row| row.get(0))?;
+        last.map_or(Ok(0), |last| forget_entries(batch, thread, last))
     }
+}
+
+/// Forgets a thread's entries up to this key; says how many.
+fn forget_entries(batch: &Batch<'_>, thread: i64, through: i64) -> Result<u64, Fault> {
+    const BODIES: &str = "DELETE FROM bodies WHERE id IN (SELECT at FROM log WHERE id > ?1 AND id <= ?2)";
+    const ENTRIES: &str = "DELETE FROM log WHERE id > ?1 AND id <= ?2";
+    let range = (entry_key(thread, 0), through);
+    batch.sql(BODIES)?.execute(range)?;
+    Ok(batch.sql(ENTRIES)?.execute(range)? as u64)
 }
 
 /// A thread leaves.
@@ -164,8 +173,7 @@ impl Step for LeaveStore {
 
     fn apply(&self, batch: &mut Batch<'_>) -> Result<Written, Fault> {
         const SELECT: &str =
-            "SELECT id, version, state, active, client, business, auth_id FROM threads WHERE user_id = ?1";
-        const ENTRIES: &str = "DELETE FROM entries WHERE id > ?1 AND id < ?2";
+            "SELECT id, version, state, active, client, business, auth_id FROM thread_heads WHERE user_id = ?1";
         const USER: &str = "DELETE FROM users WHERE client = ?1 AND auth_id = ?2 \
             AND NOT EXISTS (SELECT 1 FROM threads WHERE auth_id = ?2 AND client = ?1)";
         const ORIGIN: &str = "INSERT INTO origins (partition, version, sequence, control_epoch, conversation) \
@@ -185,7 +193,9 @@ impl Step for LeaveStore {
         if version != *expected_version {
             return Ok(Written::Conflict);
         }
-        batch.sql(ENTRIES)?.execute((entry_key(id, 0), entry_key(id + 1, 0)))?;
+        batch.recall(user_id);
+        forget_entries(batch, id, entry_key(id, LAST_SEQUENCE))?;
+        batch.sql("DELETE FROM log WHERE id = ?1")?.execute([head_key(id)])?;
         batch.sql("DELETE FROM threads WHERE id = ?1")?.execute([id])?;
         count(batch, &client, business, &state, &active, -1)?;
         batch.sql(USER)?.execute((&client, &auth_id))?;

@@ -11,6 +11,7 @@ const STEPS: &[&str] = &[
     include_str!("schema/0002_seen_requests.sql"),
     include_str!("schema/0003_dead_letters.sql"),
     include_str!("schema/0004_retention.sql"),
+    include_str!("schema/0005_log.sql"),
 ];
 
 /// `application_id` of our files, "TRCT": so that we never write into somebody else's.

@@ -15,15 +15,23 @@ use tract_actors::ports::{
 use tract_domain::{State, Thread, Timestamp, UserId};
 use uuid::Uuid;
 
-/// Bits of an entry's key that are its sequence; the thread is above them.
+/// Bits of a key in the log that are the sequence; the thread is above them.
 const SEQUENCE_BITS: u32 = 32;
 
-/// The last sequence that a thread can reach.
-pub(super) const LAST_SEQUENCE: u64 = (1 << SEQUENCE_BITS) - 1;
+/// The sequence that a thread's head stands under, behind all entries.
+const HEAD: u64 = (1 << SEQUENCE_BITS) - 1;
 
-/// The key of an entry.
+/// The last sequence that a thread can reach.
+pub(super) const LAST_SEQUENCE: u64 = HEAD - 1;
+
+/// The key of an entry in the log.
 pub(super) fn entry_key(thread: i64, sequence: u64) -> i64 {
     (thread << SEQUENCE_BITS) | int(sequence.min(LAST_SEQUENCE))
+}
+
+/// The key of a thread's head in the log.
+pub(super) fn head_key(thread: i64) -> i64 {
+    (thread << SEQUENCE_BITS) | int(HEAD)
 }
 
 /// A commit with its stored forms, made by the caller: the writer's time is everybody's.
@@ -34,9 +42,9 @@ pub(super) struct CommitThread {
     entries: Vec<String>,
 }
 
-/// What the thread's row says before the commit.
-struct Row {
-    id: i64,
+/// What a commit has to know of the thread before it: what its row says, and its head. The writer remembers some.
+pub(super) struct Known {
+    pub(super) id: i64,
     version: u64,
     sequence: u64,
     commit_id: Option<Uuid>,
@@ -53,11 +61,11 @@ impl CommitThread {
         Ok(Self { commit, partition, snapshot, entries })
     }
 
-    fn row(&self, batch: &Batch<'_>) -> Result<Option<Row>, Fault> {
+    fn read(&self, batch: &Batch<'_>) -> Result<Option<Known>, Fault> {
         const SELECT: &str = "SELECT id, version, sequence, commit_id, state, active, client, business \
-            FROM threads WHERE user_id = ?1";
-        let row = batch.sql(SELECT)?.query_row([self.commit.user_id.as_str()], |row| {
-            Ok(Row {
+            FROM thread_heads WHERE user_id = ?1";
+        let known = batch.sql(SELECT)?.query_row([self.commit.user_id.as_str()], |row| {
+            Ok(Known {
                 id: row.get(0)?,
                 version: row.get::<_, i64>(1)?.unsigned_abs(),
                 sequence: row.get::<_, i64>(2)?.unsigned_abs(),
@@ -68,87 +76,85 @@ impl CommitThread {
                 business: row.get(7)?,
             })
         });
-        Ok(row.optional()?)
+        Ok(known.optional()?)
     }
 
     /// What is told when the version is not the expected one: this very commit may have been applied before.
-    fn again(&self, batch: &Batch<'_>, row: &Row) -> Result<Committed, Fault> {
-        const FIRST: &str = "SELECT commit_id FROM entries WHERE id = ?1";
-        const IDS: &str = "SELECT message_id FROM entries WHERE id >= ?1 AND id < ?2 ORDER BY id";
+    fn again(&self, batch: &Batch<'_>, known: &Known) -> Result<Committed, Fault> {
+        const FIRST: &str = "SELECT commit_id FROM log WHERE id = ?1";
+        const IDS: &str = "SELECT number FROM log WHERE id >= ?1 AND id < ?2 ORDER BY id";
         let commit = &self.commit;
         let version = commit.expected_version + 1;
         let Some(first) = commit.entries.first() else {
-            let last = row.version == version && row.commit_id == Some(commit.commit_id);
+            let last = known.version == version && known.commit_id == Some(commit.commit_id);
             let applied = Committed::Applied { version, message_ids: Vec::new() };
             return Ok(if last { applied } else { Committed::Conflict });
         };
-        let first = entry_key(row.id, first.sequence);
+        let first = entry_key(known.id, first.sequence);
         let by = batch.sql(FIRST)?.query_row([first], |row| uuid(row, 0)).optional()?.flatten();
         if by != Some(commit.commit_id) {
             return Ok(Committed::Conflict);
         }
-        let end = first.saturating_add(i64::try_from(commit.entries.len()).unwrap_or(i64::MAX));
+        let end = first.saturating_add(i64::try_from(commit.entries.len()).unwrap_or(i64::MAX)).min(head_key(known.id));
         let mut select = batch.sql(IDS)?;
         let ids = select.query_map([first, end], |row| Ok(row.get::<_, i64>(0)?.unsigned_abs()))?;
         Ok(Committed::Applied { version, message_ids: ids.collect::<Result<_, _>>()? })
     }
 
-    fn write_thread(&self, batch: &Batch<'_>, row: &Row) -> Result<(), Fault> {
-        // An index is only touched when its column is named: most commits leave both alone.
-        const PLAIN: &str = "UPDATE threads SET version = ?2, sequence = ?3, active = ?4, commit_id = ?5, snapshot = ?6 \
-            WHERE id = ?1";
-        const STATE: &str = "UPDATE threads SET version = ?2, sequence = ?3, active = ?4, commit_id = ?5, snapshot = ?6, \
-            state = ?7 WHERE id = ?1";
-        const DEADLINE: &str = "UPDATE threads SET version = ?2, sequence = ?3, active = ?4, commit_id = ?5, \
-            snapshot = ?6, deadline = ?7 WHERE id = ?1";
-        const BOTH: &str = "UPDATE threads SET version = ?2, sequence = ?3, active = ?4, commit_id = ?5, snapshot = ?6, \
-            state = ?7, deadline = ?8 WHERE id = ?1";
+    fn write_thread(&self, batch: &Batch<'_>, known: &mut Known) -> Result<(), Fault> {
+        const HEAD: &str = "UPDATE log SET number = ?2, at = ?3, commit_id = ?4, snapshot = ?5 WHERE id = ?1";
+        // Most commits leave all of these alone, and with them the thread's row and its indexes.
+        const STATE: &str = "UPDATE threads SET state = ?2 WHERE id = ?1";
+        const ACTIVE: &str = "UPDATE threads SET active = ?2 WHERE id = ?1";
+        const DEADLINE: &str = "UPDATE threads SET deadline = ?2 WHERE id = ?1";
         let commit = &self.commit;
         let state = commit.thread.state().as_str();
         let active = commit.thread.control().active.as_str();
-        let version = int(commit.expected_version + 1);
-        let sequence = int(commit.entries.last().map_or(row.sequence, |e| e.sequence));
-        let commit_id = commit.commit_id.as_bytes().as_slice();
-        let snapshot = &self.snapshot;
-        let deadline = match commit.deadline {
-            DeadlineChange::Keep => None,
-            DeadlineChange::Set(at) => Some(at.map(|at| at.0)),
-        };
-        let same = (row.id, version, sequence, active, commit_id, snapshot);
-        match (row.state != state, deadline) {
-            (false, None) => batch.sql(PLAIN)?.execute(same)?,
-            (true, None) => batch.sql(STATE)?.execute((same.0, same.1, same.2, same.3, same.4, same.5, state))?,
-            (false, Some(at)) => batch.sql(DEADLINE)?.execute((same.0, same.1, same.2, same.3, same.4, same.5, at))?,
-            (true, Some(at)) => {
-                batch.sql(BOTH)?.execute((same.0, same.1, same.2, same.3, same.4, same.5, state, at))?
-            }
-        };
-        if row.state != state || row.active != active {
-            count(batch, &row.client, row.business, &row.state, &row.active, -1)?;
-            count(batch, &row.client, row.business, state, active, 1)?;
+        known.version = commit.expected_version + 1;
+        known.sequence = commit.entries.last().map_or(known.sequence, |e| e.sequence);
+        known.commit_id = Some(commit.commit_id);
+        batch.sql(HEAD)?.execute((
+            head_key(known.id),
+            int(known.version),
+            int(known.sequence),
+            commit.commit_id.as_bytes().as_slice(),
+            &self.snapshot,
+        ))?;
+        if let DeadlineChange::Set(at) = commit.deadline {
+            batch.sql(DEADLINE)?.execute((known.id, at.map(|at| at.0)))?;
+        }
+        if known.state == state && known.active == active {
+            return Ok(());
+        }
+        count(batch, &known.client, known.business, &known.state, &known.active, -1)?;
+        count(batch, &known.client, known.business, state, active, 1)?;
+        if known.state != state {
+            batch.sql(STATE)?.execute((known.id, state))?;
+            state.clone_into(&mut known.state);
+        }
+        if known.active != active {
+            batch.sql(ACTIVE)?.execute((known.id, active))?;
+            active.clone_into(&mut known.active);
         }
         Ok(())
     }
-}
 
-impl Step for CommitThread {
-    type Outcome = Committed;
-
-    fn apply(&self, batch: &mut Batch<'_>) -> Result<Committed, Fault> {
-        const ENTRY: &str = "INSERT INTO entries (id, message_id, commit_id, entry) VALUES (?1, ?2, ?3, ?4)";
+    /// Carries it out on the thread as it was before, and leaves that as it is now.
+    fn apply_to(&self, batch: &mut Batch<'_>, known: &mut Known) -> Result<Committed, Fault> {
+        const BODY: &str = "INSERT INTO bodies (entry) VALUES (?1)";
+        const ENTRY: &str = "INSERT INTO log (id, number, at, commit_id) VALUES (?1, ?2, ?3, ?4)";
         const DETAILS: &str = "UPDATE users SET user_details = ?2 \
             WHERE (client, auth_id) = (SELECT client, auth_id FROM threads WHERE id = ?1)";
         let commit = &self.commit;
-        let Some(row) = self.row(batch)? else { return Ok(Committed::Conflict) };
-        if row.version != commit.expected_version {
-            return self.again(batch, &row);
+        if known.version != commit.expected_version {
+            return self.again(batch, known);
         }
-        let gapless = commit.entries.iter().zip(row.sequence + 1..).all(|(entry, next)| entry.sequence == next);
+        let gapless = commit.entries.iter().zip(known.sequence + 1..).all(|(entry, next)| entry.sequence == next);
         if !gapless || commit.entries.last().is_some_and(|e| e.sequence > LAST_SEQUENCE) {
             return Err(Fault::Refused("the entries do not continue the thread's sequence"));
         }
         if let Some(Settled { endpoint, id, .. }) = &commit.settles
-            && !batch.waits(endpoint, *id, row.id)?
+            && !batch.waits(endpoint, *id, known.id)?
         {
             return Ok(Committed::Conflict);
         }
@@ -162,25 +168,42 @@ impl Step for CommitThread {
         let mut stored = Vec::with_capacity(commit.entries.len());
         for ((entry, form), message_id) in commit.entries.iter().zip(&self.entries).zip(&message_ids) {
             let commit_id = stored.is_empty().then_some(commit.commit_id.as_bytes().as_slice());
-            batch.sql(ENTRY)?.execute((entry_key(row.id, entry.sequence), int(*message_id), commit_id, form))?;
+            let body = batch.sql(BODY)?.insert([form])?;
+            batch.sql(ENTRY)?.execute((entry_key(known.id, entry.sequence), int(*message_id), body, commit_id))?;
             stored.push(Arc::new(StoredEntry { message_id: *message_id, entry: entry.clone() }));
         }
-        self.write_thread(batch, &row)?;
+        self.write_thread(batch, known)?;
         if let Some(Settled { endpoint, id, .. }) = &commit.settles
             && let Some(endpoint) = batch.known(endpoint)
         {
             batch.remove(endpoint, *id)?;
         }
-        let about = About { thread: row.id, user_id: &commit.user_id, entries: &stored, now: commit.now };
+        let about = About { thread: known.id, user_id: &commit.user_id, entries: &stored, now: commit.now };
         batch.enqueue(&about, &commit.outbox)?;
         if let Some(details) = &commit.user_details {
-            batch.sql(DETAILS)?.execute((row.id, &*details.0))?;
+            batch.sql(DETAILS)?.execute((known.id, &*details.0))?;
         }
         if let Some((key, reply)) = &commit.idempotency {
             let (reply, message_ids) = (reply.clone(), message_ids.clone());
             keep(batch, key, &KeptAnswer::Thread { reply, message_ids, at: commit.now })?;
         }
-        Ok(Committed::Applied { version: commit.expected_version + 1, message_ids })
+        Ok(Committed::Applied { version: known.version, message_ids })
+    }
+}
+
+impl Step for CommitThread {
+    type Outcome = Committed;
+
+    fn apply(&self, batch: &mut Batch<'_>) -> Result<Committed, Fault> {
+        let user_id = &self.commit.user_id;
+        let known = match batch.recall(user_id) {
+            Some(known) => Some(known),
+            None => self.read(batch)?,
+        };
+        let Some(mut known) = known else { return Ok(Committed::Conflict) };
+        let committed = self.apply_to(batch, &mut known)?;
+        batch.remember(user_id.clone(), known);
+        Ok(committed)
     }
 }
 
@@ -219,25 +242,17 @@ pub(super) fn open(
 ) -> Result<(), Fault> {
     static INSERT: LazyLock<String> = LazyLock::new(|| {
         format!(
-            "INSERT INTO threads (id, user_id, client, business, auth_id, version, sequence, state, active, snapshot) \
-             VALUES ({NEXT_NUMBER}, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)"
+            "INSERT INTO threads (id, user_id, client, business, auth_id, state, active) \
+             VALUES ({NEXT_NUMBER}, ?1, ?2, ?3, ?4, ?5, ?6)"
         )
     });
+    const HEAD: &str = "INSERT INTO log (id, number, at, snapshot) VALUES (?1, ?2, ?3, ?4)";
     let (client, business) = (key.client.as_str(), key.business.cast_signed());
     let state: State = thread.state();
     let active = thread.control().active.as_str();
-    batch.sql(&INSERT)?.execute((
-        key.user_id.as_str(),
-        client,
-        business,
-        &*key.auth_id,
-        int(version),
-        int(thread.sequence()),
-        state.as_str(),
-        active,
-        snapshot,
-    ))?;
+    batch.sql(&INSERT)?.execute((key.user_id.as_str(), client, business, &*key.auth_id, state.as_str(), active))?;
     let id = batch.connection().last_insert_rowid();
+    batch.sql(HEAD)?.execute((head_key(id), int(version), int(thread.sequence()), snapshot))?;
     count(batch, client, business, state.as_str(), active, 1)?;
     batch.enqueue(&About { thread: id, user_id: &key.user_id, entries: &[], now }, outbox)
 }
