@@ -307,12 +307,14 @@ async fn open_store(settings: &Settings) -> Result<Arc<dyn Store>, AppError> {
 
 fn shell_settings(settings: &Settings) -> ShellSettings {
     let passivate_after_ms = settings.limits.passivate_after.as_millis().try_into().unwrap_or(u64::MAX);
+    let defaults = ShellSettings::default();
     ShellSettings {
+        arbiters: settings.limits.actor_threads.unwrap_or(defaults.arbiters),
         in_flight: settings.limits.in_flight,
         live_actors: settings.limits.live_actors,
         passivate_after_ms,
         completed_kept_ms: settings.retention.completed.map(|kept| kept.as_millis().try_into().unwrap_or(u64::MAX)),
-        ..ShellSettings::default()
+        ..defaults
     }
 }
 

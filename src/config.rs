@@ -110,6 +110,8 @@ pub struct Limits {
     pub live_actors: usize,
     /// How long a conversation without requests keeps its actor; default 5 minutes.
     pub passivate_after: Duration,
+    /// Threads that actors run on; default one for every two cores.
+    pub actor_threads: Option<usize>,
 }
 
 /// `[retention]`
@@ -148,6 +150,7 @@ impl Default for Limits {
             connections: 10_000,
             live_actors: 100_000,
             passivate_after: Duration::from_secs(300),
+            actor_threads: None,
         }
     }
 }
@@ -198,7 +201,7 @@ enum Form {
 }
 
 /// Every key, for the environment; the reader below says what each must be.
-const KEYS: [(&str, Form); 20] = [
+const KEYS: [(&str, Form); 21] = [
     ("listen", Form::Text),
     ("node_id", Form::Text),
     ("store.kind", Form::Text),
@@ -216,6 +219,7 @@ const KEYS: [(&str, Form); 20] = [
     ("limits.connections", Form::Number),
     ("limits.live_actors", Form::Number),
     ("limits.passivate_after", Form::Text),
+    ("limits.actor_threads", Form::Number),
     ("retention.completed", Form::Text),
     ("tls.cert", Form::Text),
     ("tls.key", Form::Text),
@@ -427,6 +431,7 @@ fn read_limits(fields: Fields<'_>) -> Limits {
         connections: count("connections", 1_000_000).unwrap_or(defaults.connections),
         live_actors: count("live_actors", 100_000_000).unwrap_or(defaults.live_actors),
         passivate_after: fields.duration("passivate_after").map_or(defaults.passivate_after, Duration::from_millis),
+        actor_threads: count("actor_threads", 1024),
     };
     if limits.passivate_after.is_zero() {
         fields.fault("passivate_after", "must be more than nothing");

@@ -30,7 +30,8 @@ pub struct World {
 /// The bounds of the shell, each with its reason.
 #[derive(Debug, Clone)]
 pub struct ShellSettings {
-    /// Threads for actors; one for each core, since actors never block.
+    /// Threads for actors; one for every two cores. Actors never block, and take about a fifth of the work; each more thread
+    /// has to be woken more often for less.
     pub arbiters: usize,
     /// Commands in flight; past it callers are refused, so that a flood costs them, not memory.
     pub in_flight: usize,
@@ -49,7 +50,7 @@ pub struct ShellSettings {
 impl Default for ShellSettings {
     fn default() -> Self {
         Self {
-            arbiters: std::thread::available_parallelism().map_or(2, usize::from),
+            arbiters: std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2)),
             in_flight: 4096,
             live_actors: 100_000,
             passivate_after_ms: 5 * 60 * 1000,

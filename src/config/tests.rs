@@ -29,6 +29,7 @@ in_flight = 10
 connections = 15
 live_actors = 20
 passivate_after = "90s"
+actor_threads = 3
 [retention]
 completed = "90d"
 "#;
@@ -48,6 +49,7 @@ fn a_whole_file_is_read() {
         connections: 15,
         live_actors: 20,
         passivate_after: Duration::from_secs(90),
+        actor_threads: Some(3),
     };
     assert_eq!(settings.limits, limits);
     assert_eq!(settings.retention.completed, Some(Duration::from_secs(90 * 86_400)));
@@ -130,6 +132,7 @@ fn each_mistake_is_named_with_line_and_key() {
         ("[tls]\ncert = \"c.pem\"", "tract.toml:1: tls.key: is missing"),
         ("[tls]\ncert = \"none.pem\"\nkey = \"k\"", "tract.toml:2: tls.cert: none.pem: cannot be read: "),
         ("[limits]\npassivate_after = \"soon\"", "tract.toml:2: limits.passivate_after: must be a duration"),
+        ("[limits]\nactor_threads = 0", "tract.toml:2: limits.actor_threads: must be from 1 to 1024"),
         ("[limits]\npassivate_after = 0", "tract.toml:2: limits.passivate_after: must be more than nothing"),
         ("listen = \n", "tract.toml:1: "),
         ("[store]\n[store]", "tract.toml:2: "),

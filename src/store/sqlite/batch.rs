@@ -16,6 +16,10 @@ use tract_domain::{Timestamp, UserId};
 /// The name of the outbox's counter; the others are partitions.
 const OUTBOX: i64 = -1;
 
+/// How far ahead of what is given out a partition's counter is stored, so that not every commit stores it. It counts
+/// milliseconds: whoever starts anew goes on up to so many ahead of the clock.
+const COUNTED_AHEAD: u64 = 10_000;
+
 /// How many of an endpoint's received deliveries are kept at least; at twice as many the older half goes.
 const RECEIVED_KEPT: i64 = 1_000;
 
@@ -29,19 +33,28 @@ pub(super) fn int(n: u64) -> i64 {
 
 /// What the writer would otherwise read in every transaction. Read again after one was rolled back.
 pub(super) struct Memory {
-    /// The last counter of each partition.
-    counters: Vec<u64>,
+    /// The counter of each partition.
+    counters: Vec<Counter>,
     /// The last id of the outbox.
     outbox: u64,
     endpoints: HashMap<Endpoint, i64>,
     threads: HashMap<UserId, Known>,
 }
 
+/// The ids of a partition's messages.
+#[derive(Clone, Copy, Default)]
+struct Counter {
+    /// The last one given out.
+    last: u64,
+    /// What is stored: nothing above it was given out.
+    stored: u64,
+}
+
 impl Memory {
     pub(super) fn load(conn: &Connection) -> Result<Self, Fault> {
         let partitions: u16 =
             conn.query_row("SELECT value FROM meta WHERE name = 'partitions'", [], |row| row.get(0))?;
-        let counters = vec![0; usize::from(partitions)];
+        let counters = vec![Counter::default(); usize::from(partitions)];
         let mut memory = Self { counters, outbox: 0, endpoints: HashMap::new(), threads: HashMap::new() };
         let mut select = conn.prepare_cached("SELECT name, last FROM counters")?;
         let mut rows = select.query([])?;
@@ -50,7 +63,7 @@ impl Memory {
             if name == OUTBOX {
                 memory.outbox = last.unsigned_abs();
             } else if let Some(counter) = usize::try_from(name).ok().and_then(|p| memory.counters.get_mut(p)) {
-                *counter = last.unsigned_abs();
+                *counter = Counter { last: last.unsigned_abs(), stored: last.unsigned_abs() };
             }
         }
         let mut select = conn.prepare_cached("SELECT name, id FROM endpoints")?;
@@ -130,10 +143,12 @@ impl<'a> Batch<'a> {
         let counter = counter.ok_or(Fault::Refused("there is no such partition"))?;
         let mut ids = Vec::with_capacity(count);
         for _ in 0..count {
-            *counter = next_counter(*counter, now, partitions).ok_or(Fault::Refused("the message ids are used up"))?;
-            ids.push(message_id(*counter, partition, partitions));
+            let used_up = || Fault::Refused("the message ids are used up");
+            counter.last = next_counter(counter.last, now, partitions).ok_or_else(used_up)?;
+            ids.push(message_id(counter.last, partition, partitions));
         }
-        if count > 0 {
+        if counter.last > counter.stored {
+            counter.stored = counter.last.saturating_add(COUNTED_AHEAD);
             self.counted.insert(partition);
         }
         Ok(ids)
@@ -276,8 +291,8 @@ impl<'a> Batch<'a> {
             last_error = coalesce(?4, last_error), dead = dead + ?5, received = received + ?6 WHERE id = ?1 \
             RETURNING received";
         for partition in &self.counted {
-            if let Some(last) = self.memory.counters.get(usize::from(*partition)) {
-                self.sql(COUNT)?.execute((i64::from(*partition), int(*last)))?;
+            if let Some(counter) = self.memory.counters.get(usize::from(*partition)) {
+                self.sql(COUNT)?.execute((i64::from(*partition), int(counter.stored)))?;
             }
         }
         if self.outbox != self.memory.outbox {

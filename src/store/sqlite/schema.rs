@@ -23,9 +23,9 @@ const BUSY: Duration = Duration::from_secs(5);
 /// Statements that a connection keeps prepared; more than there are.
 const STATEMENTS: usize = 128;
 
-/// KiB of page cache for the writer and for each reader.
-const WRITER_CACHE: i64 = 32 * 1024;
-const READER_CACHE: i64 = 8 * 1024;
+/// KiB of page cache for each connection. What is not in it is in the system's cache. More is not better for the writer:
+/// whenever SQLite has divided a page, it walks through the whole table of cached pages at the end of the transaction.
+const CACHE: i64 = 8 * 1024;
 
 /// The WAL file is cut back to this many bytes when it starts over: overwriting is cheaper than growing, so it may stay as
 /// large as it gets in ordinary operation.
@@ -45,7 +45,7 @@ pub(super) fn connect(file: &Path) -> rusqlite::Result<Connection> {
 pub(super) fn settle(conn: &Connection) -> rusqlite::Result<()> {
     conn.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
     conn.pragma_update(None, "synchronous", "FULL")?;
-    conn.pragma_update(None, "cache_size", -WRITER_CACHE)?;
+    conn.pragma_update(None, "cache_size", -CACHE)?;
     conn.pragma_update(None, "temp_store", "MEMORY")?;
     conn.pragma_update_and_check(None, "journal_size_limit", WAL_KEPT, |_| Ok(()))?;
     conn.pragma_update_and_check(None, "wal_autocheckpoint", 0, |_| Ok(()))?;
@@ -58,7 +58,7 @@ pub(super) fn reading(file: &Path) -> rusqlite::Result<Connection> {
     let conn = Connection::open_with_flags(file, flags)?;
     conn.busy_timeout(BUSY)?;
     conn.set_prepared_statement_cache_capacity(STATEMENTS);
-    conn.pragma_update(None, "cache_size", -READER_CACHE)?;
+    conn.pragma_update(None, "cache_size", -CACHE)?;
     Ok(conn)
 }
 

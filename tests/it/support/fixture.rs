@@ -328,6 +328,8 @@ pub(crate) async fn start_router_with(
     settings.egress.rules.allow_private = true;
     settings.egress.rules.allow_http = true;
     adjust(&mut settings);
+    // Also where there are few cores, so that registries divide the threads between them.
+    settings.limits.actor_threads.get_or_insert(2);
     // Several routers share this process, so none of them collects its metrics.
     let metrics = telemetry::detached().expect("metrics are set up");
     app::start(settings, clock, metrics).await.expect("the router starts")
