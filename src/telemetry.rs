@@ -1,10 +1,14 @@
 //! Logs and metrics (section 11). What is logged and counted never contains bodies, tokens or secrets.
 
+mod fields;
+
+use fields::SpanFields;
 use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use std::io::IsTerminal;
 use std::time::Duration;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::util::SubscriberInitExt;
 
 /// From half a millisecond to the 30 s of an IVA's turn, so that no histogram becomes a summary.
@@ -31,15 +35,25 @@ pub enum TelemetryFault {
 /// `usual` is meant without it.
 pub fn log(usual: &str) -> Result<(), TelemetryFault> {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(usual));
-    // A line that cannot be written is lost. To complain about it on stderr would panic when that is what is full.
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    let lines = lines.log_internal_errors(false);
+    // A line that cannot be written is lost: to complain about it on stderr (`log_internal_errors`) would panic when that is
+    // what is full.
     if std::io::stderr().is_terminal() {
-        lines.with_target(false).finish().try_init()?;
+        let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+        lines.log_internal_errors(false).with_target(false).finish().try_init()?;
     } else {
-        lines.json().flatten_event(true).with_current_span(true).with_span_list(false).finish().try_init()?;
+        in_json(std::io::stderr, filter).try_init()?;
     }
     Ok(())
+}
+
+/// One JSON object on each line.
+fn in_json<W>(writer: W, filter: EnvFilter) -> impl tracing::Subscriber + Send + Sync
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).log_internal_errors(false);
+    let lines = lines.json().flatten_event(true).with_current_span(true).with_span_list(false);
+    lines.fmt_fields(SpanFields).finish()
 }
 
 fn builder() -> Result<PrometheusBuilder, BuildError> {

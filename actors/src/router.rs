@@ -5,10 +5,11 @@ use crate::{
     registry::{CountLive, Dismiss, Registry},
 };
 use actix::{Addr, dev::SendError};
+use metrics::Gauge;
 use std::{
     hash::{BuildHasher, RandomState},
     sync::{
-        Arc,
+        Arc, LazyLock,
         atomic::{AtomicU8, Ordering},
     },
     time::Duration,
@@ -109,18 +110,21 @@ impl Envelope {
 }
 
 /// One more in a gauge, for as long as this lives.
-pub(crate) struct Counted(&'static str);
+pub(crate) struct Counted(&'static Gauge);
+
+static MAILBOX_JOBS: LazyLock<Gauge> = LazyLock::new(|| metrics::gauge!("tract_mailbox_jobs"));
+static JOBS_IN_FLIGHT: LazyLock<Gauge> = LazyLock::new(|| metrics::gauge!("tract_jobs_in_flight"));
 
 impl Counted {
-    fn new(gauge: &'static str) -> Self {
-        metrics::gauge!(gauge).increment(1.0);
+    fn new(gauge: &'static Gauge) -> Self {
+        gauge.increment(1.0);
         Self(gauge)
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        metrics::gauge!(self.0).decrement(1.0);
+        self.0.decrement(1.0);
     }
 }
 
@@ -239,8 +243,8 @@ impl Router {
             job,
             reply,
             stage: stage.clone(),
-            queued: Some(Counted::new("tract_mailbox_jobs")),
-            _in_flight: Counted::new("tract_jobs_in_flight"),
+            queued: Some(Counted::new(&MAILBOX_JOBS)),
+            _in_flight: Counted::new(&JOBS_IN_FLIGHT),
             _permit: permit,
         };
         match registry.try_send(envelope) {

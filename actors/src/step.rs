@@ -9,8 +9,9 @@ use crate::{
     shell::World,
     timekeeper::Timers,
 };
+use metrics::Histogram;
 use std::{
-    sync::Arc,
+    sync::{Arc, LazyLock},
     time::{Duration, Instant},
 };
 use tract_domain::{
@@ -27,6 +28,8 @@ const EAGER: u32 = 2;
 
 /// How often the store is asked again whether a commit of unknown outcome is in.
 const ASKS: usize = 3;
+
+static COMMIT_SECONDS: LazyLock<Histogram> = LazyLock::new(|| metrics::histogram!("tract_commit_seconds"));
 
 /// A thread as committed last.
 #[derive(Debug, Clone)]
@@ -336,7 +339,7 @@ impl Try<'_> {
         if !matches!(committed, Err(StoreError::OutcomeUnknown)) {
             self.stage.committing(false);
         }
-        metrics::histogram!("tract_commit_seconds").record(begun.elapsed().as_secs_f64());
+        COMMIT_SECONDS.record(begun.elapsed().as_secs_f64());
         match committed.map_err(Failure::from)? {
             Committed::Conflict => Err(Fault::Conflict),
             Committed::Applied { version, message_ids } => {

@@ -137,9 +137,9 @@ fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
 /// Puts into the request's span who calls.
 pub(super) fn note(client: &ClientId, receiver: Option<&ReceiverId>) {
     let span = tracing::Span::current();
-    span.record("client", client.as_str());
-    if let Some(receiver) = receiver {
-        span.record("receiver", receiver.as_str());
+    match receiver {
+        Some(receiver) => tracing::record_all!(span, client = client.as_str(), receiver = receiver.as_str()),
+        None => tracing::record_all!(span, client = client.as_str()),
     }
 }
 

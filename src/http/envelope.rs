@@ -7,10 +7,12 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::Response;
 use futures_util::FutureExt;
-use metrics::{counter, gauge, histogram};
+use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
-use std::time::Instant;
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant};
 use tracing::{Instrument, field::Empty};
 
 /// The challenge in a 401.
@@ -22,9 +24,9 @@ const MAX_REQUEST_ID: usize = 128;
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Names a route in metrics and spans: its template, so that ids never become labels.
-fn route_of(request: &Request) -> String {
-    let template = request.extensions().get::<MatchedPath>().map_or("unmatched", MatchedPath::as_str);
-    template.strip_suffix('/').filter(|t| !t.is_empty()).unwrap_or(template).to_owned()
+fn route_of(matched: Option<&MatchedPath>) -> &str {
+    let template = matched.map_or("unmatched", MatchedPath::as_str);
+    template.strip_suffix('/').filter(|t| !t.is_empty()).unwrap_or(template)
 }
 
 /// Wraps everything, also what no route matches.
@@ -32,7 +34,8 @@ pub async fn envelope(State(_): State<Arc<Edge>>, request: Request, next: Next) 
     let started = Instant::now();
     let request_id = request_id(request.headers());
     let shape = Shape::of(request.uri().path());
-    let route = route_of(&request);
+    let matched = request.extensions().get::<MatchedPath>().cloned();
+    let route = route_of(matched.as_ref());
     let method = label(request.method());
     let span = tracing::info_span!(
         "request",
@@ -75,12 +78,40 @@ pub async fn envelope(State(_): State<Arc<Edge>>, request: Request, next: Next) 
         tracing::debug!(status = status.as_u16(), "answered");
     }
     response.headers_mut().insert(REQUEST_ID.clone(), request_id);
-    counter!("tract_http_requests_total", "method" => method, "route" => route.clone(),
-        "status" => response.status().as_u16().to_string())
-    .increment(1);
-    histogram!("tract_http_request_seconds", "method" => method, "route" => route)
-        .record(started.elapsed().as_secs_f64());
+    count(route, method, response.status(), started.elapsed());
     response
+}
+
+/// What is counted of requests of one route and method that were answered with one status.
+struct Counts {
+    total: Counter,
+    seconds: Histogram,
+}
+
+/// By method and status.
+type OfRoute = HashMap<(&'static str, StatusCode), Counts>;
+
+thread_local! {
+    /// By route. Each thread looks up what it counts once; there is little of it.
+    static COUNTS: RefCell<HashMap<String, OfRoute>> = RefCell::default();
+}
+
+/// Counts a request.
+fn count(route: &str, method: &'static str, status: StatusCode, took: Duration) {
+    let counts = || Counts {
+        total: counter!("tract_http_requests_total", "method" => method, "route" => route.to_owned(),
+            "status" => status.as_u16().to_string()),
+        seconds: histogram!("tract_http_request_seconds", "method" => method, "route" => route.to_owned()),
+    };
+    COUNTS.with_borrow_mut(|routes| {
+        if !routes.contains_key(route) {
+            routes.insert(route.to_owned(), HashMap::new());
+        }
+        let Some(known) = routes.get_mut(route) else { return };
+        let known = known.entry((method, status)).or_insert_with(counts);
+        known.total.increment(1);
+        known.seconds.record(took.as_secs_f64());
+    });
 }
 
 fn is_refusal(status: StatusCode) -> bool {
@@ -132,16 +163,18 @@ fn label(method: &Method) -> &'static str {
 /// Counts a request as in flight, also when its caller hangs up.
 struct InFlight;
 
+static IN_FLIGHT: LazyLock<Gauge> = LazyLock::new(|| gauge!("tract_http_requests_in_flight"));
+
 impl InFlight {
     fn enter() -> Self {
-        gauge!("tract_http_requests_in_flight").increment(1.0);
+        IN_FLIGHT.increment(1.0);
         Self
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        gauge!("tract_http_requests_in_flight").decrement(1.0);
+        IN_FLIGHT.decrement(1.0);
     }
 }
 

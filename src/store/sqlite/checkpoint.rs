@@ -16,9 +16,9 @@ use std::{
     thread::JoinHandle,
 };
 
-/// Pages by which the log grows until the copying thread is woken: 16 MiB. The longer, the more often a page was written again
-/// meanwhile, and is copied once.
-const COPY_EVERY: u32 = 4096;
+/// Pages by which the log grows until the copying thread is woken: 8 MiB. The longer, the more often a page was written again
+/// meanwhile, and is copied once; but the longer, too, the disk is busy with it at a time.
+const COPY_EVERY: u32 = 2048;
 
 /// Pages in the log from which on it is to start over: 32 MiB. The longer, the fewer callers meet the writer's share of it;
 /// the longer, too, the log to be read after a crash.

@@ -27,18 +27,18 @@ use self::{
     fault::Fault,
     other_steps::{ForgetExpired, Keep, KeepEctUserId, MaxPages, Ping, RememberRequest, WriteDocuments, WriteUser},
     reader::Readers,
-    thread_step::CommitThread,
+    thread_step::{CommitThread, Known},
     writer::Writer,
 };
 use crate::store::handle::{Handles, MAX_PARTITIONS};
 use async_trait::async_trait;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     fmt,
     fs::{File, TryLockError},
     io,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
 };
 use tract_actors::ports::{
     Buried, Commit, Committed, Delivery, DeliveryPage, DeliveryQuery, DocumentWrite, Documents, Durability, Endpoint,
@@ -146,6 +146,29 @@ pub struct SqliteStore {
     writer: Writer,
     points: Readers,
     scans: Readers,
+    read_last: ReadLast,
+}
+
+/// What was read of threads, until a commit takes it along: a thread that is read is mostly about to change, and the writer
+/// then need not look for it.
+#[derive(Default)]
+struct ReadLast(Mutex<HashMap<UserId, Known>>);
+
+impl ReadLast {
+    /// So many are kept; with more, all are forgotten. Some 300 bytes each.
+    const MOST: usize = 1024;
+
+    fn put(&self, user_id: &UserId, known: Known) {
+        let mut threads = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if threads.len() >= Self::MOST {
+            threads.clear();
+        }
+        threads.insert(user_id.clone(), known);
+    }
+
+    fn take(&self, user_id: &UserId) -> Option<Known> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(user_id)
+    }
 }
 
 impl fmt::Debug for SqliteStore {
@@ -181,7 +204,13 @@ impl SqliteStore {
         let copying = schema::connect(&file).and_then(|conn| schema::settle(&conn).map(|()| conn)).map_err(fault)?;
         let checkpoints = Checkpoints::start(copying).map_err(OpenError::Threads)?;
         let writer = Writer::start(conn, memory, checkpoints, lock).map_err(OpenError::Threads)?;
-        Ok(Arc::new(Self { handles: Handles::new(&key, options.partitions), writer, points, scans }))
+        Ok(Arc::new(Self {
+            handles: Handles::new(&key, options.partitions),
+            writer,
+            points,
+            scans,
+            read_last: ReadLast::default(),
+        }))
     }
 
     /// Bounds the size in pages from now on, for tests of a full disk.
@@ -222,8 +251,12 @@ impl Store for SqliteStore {
         if self.handles.partition(user_id).is_none() {
             return Ok(None);
         }
-        let user_id = user_id.clone();
-        self.points.ask(move |conn| query::thread(conn, &user_id)).await
+        let asked = user_id.clone();
+        let read = self.points.ask(move |conn| query::thread(conn, &asked)).await?;
+        Ok(read.map(|(thread, known)| {
+            self.read_last.put(user_id, known);
+            thread
+        }))
     }
 
     async fn version(&self, user_id: &UserId) -> Result<Option<u64>, StoreError> {
@@ -232,7 +265,8 @@ impl Store for SqliteStore {
 
     async fn commit(&self, commit: Commit) -> Result<Committed, StoreError> {
         let Some(partition) = self.handles.partition(&commit.user_id) else { return Ok(Committed::Conflict) };
-        self.writer.ask(CommitThread::new(commit, partition).map_err(unwritable)?).await
+        let read = self.read_last.take(&commit.user_id);
+        self.writer.ask(CommitThread::new(commit, partition, read).map_err(unwritable)?).await
     }
 
     async fn feed(&self, user_id: &UserId, after: u64, limit: usize) -> Result<Vec<StoredEntry>, StoreError> {

@@ -2,7 +2,7 @@
 
 use super::{
     fault::Fault,
-    thread_step::{entry_key, head_key},
+    thread_step::{Known, entry_key, head_key, uuid},
 };
 use crate::store::record;
 use rusqlite::{Connection, OptionalExtension, Row, types::Value};
@@ -34,12 +34,25 @@ fn stored_thread(row: &Row<'_>) -> Result<StoredThread, Fault> {
     })
 }
 
-pub(super) fn thread(conn: &Connection, user_id: &UserId) -> Result<Option<StoredThread>, Fault> {
-    const SELECT: &str = "SELECT user_id, client, business, auth_id, version, deadline, snapshot FROM thread_heads \
-        WHERE user_id = ?1";
+/// A thread, and what a commit on it has to know.
+pub(super) fn thread(conn: &Connection, user_id: &UserId) -> Result<Option<(StoredThread, Known)>, Fault> {
+    const SELECT: &str = "SELECT user_id, client, business, auth_id, version, deadline, snapshot, id, sequence, commit_id, \
+        state, active FROM thread_heads WHERE user_id = ?1";
     let mut select = conn.prepare_cached(SELECT)?;
     let mut rows = select.query([user_id.as_str()])?;
-    rows.next()?.map(stored_thread).transpose()
+    let Some(row) = rows.next()? else { return Ok(None) };
+    let stored = stored_thread(row)?;
+    let known = Known {
+        id: row.get(7)?,
+        version: stored.version,
+        sequence: row.get::<_, i64>(8)?.unsigned_abs(),
+        commit_id: uuid(row, 9)?,
+        state: row.get(10)?,
+        active: row.get(11)?,
+        client: row.get(1)?,
+        business: row.get(2)?,
+    };
+    Ok(Some((stored, known)))
 }
 
 pub(super) fn feed(conn: &Connection, user_id: &UserId, after: u64, limit: usize) -> Result<Vec<StoredEntry>, Fault> {

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::store::record::{self, RecordError};
 use rusqlite::OptionalExtension;
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use tract_actors::ports::{
     Commit, Committed, DeadlineChange, IdempotencyKey, KeptAnswer, NewDelivery, Settled, StoredEntry, ThreadKey,
 };
@@ -38,30 +38,41 @@ pub(super) fn head_key(thread: i64) -> i64 {
 pub(super) struct CommitThread {
     commit: Commit,
     partition: u16,
+    /// The thread as its actor has read it for this commit.
+    read: Mutex<Option<Known>>,
     snapshot: String,
     entries: Vec<String>,
 }
 
 /// What a commit has to know of the thread before it: what its row says, and its head. The writer remembers some.
+#[derive(Debug)]
 pub(super) struct Known {
     pub(super) id: i64,
-    version: u64,
-    sequence: u64,
-    commit_id: Option<Uuid>,
-    state: String,
-    active: String,
-    client: String,
-    business: i64,
+    pub(super) version: u64,
+    pub(super) sequence: u64,
+    pub(super) commit_id: Option<Uuid>,
+    pub(super) state: String,
+    pub(super) active: String,
+    pub(super) client: String,
+    pub(super) business: i64,
 }
 
 impl CommitThread {
-    pub(super) fn new(commit: Commit, partition: u16) -> Result<Self, RecordError> {
+    pub(super) fn new(commit: Commit, partition: u16, read: Option<Known>) -> Result<Self, RecordError> {
         let snapshot = record::write_thread(&commit.thread)?;
         let entries = commit.entries.iter().map(record::write_entry).collect::<Result<_, _>>()?;
-        Ok(Self { commit, partition, snapshot, entries })
+        Ok(Self { commit, partition, read: Mutex::new(read), snapshot, entries })
     }
 
-    fn read(&self, batch: &Batch<'_>) -> Result<Option<Known>, Fault> {
+    /// What was read for this commit, if it is so still: the version, under a number that is never another thread's, says so.
+    fn as_read(&self, batch: &Batch<'_>) -> Result<Option<Known>, Fault> {
+        const VERSION: &str = "SELECT number FROM log WHERE id = ?1";
+        let Some(known) = self.read.lock().unwrap_or_else(PoisonError::into_inner).take() else { return Ok(None) };
+        let version = batch.sql(VERSION)?.query_row([head_key(known.id)], |row| row.get::<_, i64>(0)).optional()?;
+        Ok((version == Some(int(known.version))).then_some(known))
+    }
+
+    fn look_up(&self, batch: &Batch<'_>) -> Result<Option<Known>, Fault> {
         const SELECT: &str = "SELECT id, version, sequence, commit_id, state, active, client, business \
             FROM thread_heads WHERE user_id = ?1";
         let known = batch.sql(SELECT)?.query_row([self.commit.user_id.as_str()], |row| {
@@ -198,7 +209,11 @@ impl Step for CommitThread {
         let user_id = &self.commit.user_id;
         let known = match batch.recall(user_id) {
             Some(known) => Some(known),
-            None => self.read(batch)?,
+            None => self.as_read(batch)?,
+        };
+        let known = match known {
+            Some(known) => Some(known),
+            None => self.look_up(batch)?,
         };
         let Some(mut known) = known else { return Ok(Committed::Conflict) };
         let committed = self.apply_to(batch, &mut known)?;

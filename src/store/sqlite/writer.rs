@@ -9,10 +9,11 @@ use super::{
     checkpoint::Checkpoints,
     fault::Fault,
 };
+use metrics::Histogram;
 use rusqlite::Connection;
 use std::{
     fs::File,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, LazyLock, Mutex, PoisonError},
     thread::JoinHandle,
     time::{Duration, Instant},
 };
@@ -27,6 +28,8 @@ const QUEUE: usize = 8192;
 
 /// How long a caller waits for its answer.
 pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+
+static COMMIT_SECONDS: LazyLock<Histogram> = LazyLock::new(|| metrics::histogram!("tract_store_commit_seconds"));
 
 /// One atomic step. It may be carried out more than once, if the transaction around it was rolled back.
 pub(super) trait Step: Send + 'static {
@@ -105,7 +108,7 @@ impl Writer {
             mpsc::error::TrySendError::Closed(_) => closed(),
         })?;
         let answer = tokio::time::timeout(ANSWER_WITHIN, answer).await;
-        metrics::histogram!("tract_store_commit_seconds").record(started.elapsed());
+        COMMIT_SECONDS.record(started.elapsed());
         match answer {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) | Err(_) => Err(StoreError::OutcomeUnknown),
