@@ -141,6 +141,8 @@ struct Thief {
     url: String,
     /// Something that is only in that request.
     wanted: Arc<Mutex<Option<String>>>,
+    /// What Redis is told once it has done what was asked, before anybody can ask again.
+    then: Arc<Mutex<Option<&'static str>>>,
 }
 
 impl Thief {
@@ -148,10 +150,11 @@ impl Thief {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("redis://{}/0", listener.local_addr().unwrap());
         let (wanted, address) = (Arc::<Mutex<Option<String>>>::default(), server.address());
-        let shared = Arc::clone(&wanted);
+        let then = Arc::<Mutex<Option<&'static str>>>::default();
+        let (shared, after) = (Arc::clone(&wanted), Arc::clone(&then));
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                let wanted = Arc::clone(&shared);
+                let (wanted, then) = (Arc::clone(&shared), Arc::clone(&after));
                 tokio::spawn(async move {
                     let Ok(server) = TcpStream::connect(address).await else { return };
                     let (mut from_client, mut to_client) = client.into_split();
@@ -175,6 +178,14 @@ impl Thief {
                     let mut answer = vec![0; 65_536];
                     while let Ok(length @ 1..) = from_server.read(&mut answer).await {
                         // What Redis has answered it has done.
+                        let told = if armed.load(Ordering::SeqCst) { then.lock().unwrap().take() } else { None };
+                        if let Some(told) = told {
+                            let mut operator = TcpStream::connect(address).await.unwrap();
+                            operator.write_all(format!("{told}\r\n").as_bytes()).await.unwrap();
+                            let mut reply = [0; 5];
+                            operator.read_exact(&mut reply).await.unwrap();
+                            assert_eq!(&reply, b"+OK\r\n");
+                        }
                         if armed.load(Ordering::SeqCst) || to_client.write_all(&answer[..length]).await.is_err() {
                             break;
                         }
@@ -183,7 +194,7 @@ impl Thief {
                 });
             }
         });
-        Self { url, wanted }
+        Self { url, wanted, then }
     }
 
     fn steal_the_answer_to(&self, wanted: impl Into<String>) {
@@ -241,6 +252,25 @@ async fn what_lost_its_answer_is_found_done() {
     assert_eq!(waiting.len(), 40);
     assert!(told.deliveries().is_empty(), "no answer that told of them has come");
     assert!(told.missed().len() >= 21 && told.missed().iter().all(|of| *of == (last.strand, one.clone())));
+}
+
+/// The answer is lost, and then Redis refuses: what was done is not said to be undone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refusal_after_a_lost_answer_leaves_the_outcome_open() {
+    let server = RedisServer::start();
+    let thief = Thief::before(&server).await;
+    let store = RedisStore::open(&thief.url, 16, "n1").await.unwrap();
+    let user_id = open_thread(&*store, 1, "walter").await;
+    let commit = next_step(&*store, &user_id, 2).await;
+    *thief.then.lock().unwrap() = Some("ACL SETUSER default -evalsha");
+    thief.steal_the_answer_to(commit.commit_id.simple().to_string());
+    assert_eq!(store.commit(commit.clone()).await, Err(StoreError::OutcomeUnknown));
+    let other = next_step(&*store, &user_id, 1).await;
+    assert!(matches!(store.commit(other).await, Err(StoreError::Unavailable(_))), "that one was not even tried");
+    let allow = redis::cmd("ACL").arg(&["SETUSER", "default", "+evalsha"]).to_owned();
+    allow.exec_async(&mut client_of(&server).await).await.unwrap();
+    let ids = applied(&*store, commit).await;
+    assert_eq!(ids, store.feed(&user_id, 0, 9).await.unwrap().iter().map(|e| e.message_id).collect::<Vec<_>>());
 }
 
 /// Operators flush scripts, and a server that was started again knows none.

@@ -171,7 +171,8 @@ impl Lane {
                 rest.push_back(going);
                 continue;
             }
-            match going.share.answered(going.replies.into_iter().flatten().collect()) {
+            let replies = going.replies.into_iter().flatten().collect();
+            match going.share.answered(replies, going.perhaps_done) {
                 Finished::Not => {}
                 Finished::Done(of_step, answer) => {
                     told.extend(of_step);

@@ -56,8 +56,9 @@ pub(super) trait Step: Send + 'static {
 
 /// A step with its caller, whatever its outcome is.
 trait Work: Send {
-    /// Takes the replies; what sinks are told, or what is to be done next.
-    fn answered(&mut self, replies: Vec<Value>) -> Result<Told, Vec<Call>>;
+    /// Takes the replies; what sinks are told, or what is to be done next. A server that refuses it now may have done it
+    /// before, if that is possible, or another server.
+    fn answered(&mut self, replies: Vec<Value>, perhaps_done: bool) -> Result<Told, Vec<Call>>;
     fn is_wanted(&self) -> bool;
     /// Tells the caller the outcome; this one, if one is given.
     fn answer(&mut self, error: Option<StoreError>);
@@ -71,13 +72,14 @@ struct Asked<S: Step> {
 }
 
 impl<S: Step> Work for Asked<S> {
-    fn answered(&mut self, replies: Vec<Value>) -> Result<Told, Vec<Call>> {
+    fn answered(&mut self, replies: Vec<Value>, perhaps_done: bool) -> Result<Told, Vec<Call>> {
         let refused = replies.iter().find_map(|reply| match reply {
             Value::ServerError(error) => Some(super::fault::refused(error)),
             _ => None,
         });
         if let Some(error) = refused {
-            self.outcome = Err(error);
+            let unknown = perhaps_done && matches!(error, StoreError::Unavailable(_));
+            self.outcome = Err(if unknown { StoreError::OutcomeUnknown } else { error });
             return Ok(Told::default());
         }
         match self.step.answered(replies) {
@@ -112,6 +114,8 @@ struct Joint {
     open: usize,
     /// It had more than one share, or more than one turn.
     is_long: bool,
+    /// A call of it was sent, and its answer lost.
+    perhaps_done: bool,
     lanes: Arc<Lanes>,
 }
 
@@ -155,9 +159,10 @@ impl Share {
         joint.work.answer(Some(error));
     }
 
-    /// Takes the replies to its calls.
-    pub(super) fn answered(self, replies: Vec<Value>) -> Finished {
+    /// Takes the replies to its calls; whether they were sent before, and the answer lost.
+    pub(super) fn answered(self, replies: Vec<Value>, perhaps_done: bool) -> Finished {
         let mut joint = lock(&self.joint);
+        joint.perhaps_done |= perhaps_done;
         for ((number, _), reply) in self.calls.iter().zip(replies) {
             if let Some(place) = joint.replies.get_mut(*number) {
                 *place = reply;
@@ -168,7 +173,8 @@ impl Share {
             return Finished::Not;
         }
         let replies = std::mem::take(&mut joint.replies);
-        match joint.work.answered(replies) {
+        let perhaps_done = joint.perhaps_done || joint.is_long;
+        match joint.work.answered(replies, perhaps_done) {
             Ok(told) => {
                 let is_long = joint.is_long;
                 drop(joint);
@@ -284,8 +290,14 @@ impl Writer {
         let permit = permit.map_err(|_| StoreError::Unavailable("too many writes are waiting".into()))?;
         let (caller, answer) = oneshot::channel();
         let work = Asked { step, outcome: Err(StoreError::OutcomeUnknown), caller: Some(caller), _permit: permit };
-        let joint =
-            Joint { work: Box::new(work), replies: Vec::new(), open: 0, is_long: false, lanes: Arc::clone(&lanes) };
+        let joint = Joint {
+            work: Box::new(work),
+            replies: Vec::new(),
+            open: 0,
+            is_long: false,
+            perhaps_done: false,
+            lanes: Arc::clone(&lanes),
+        };
         self.begin(&lanes, joint, calls);
         drop(lanes);
         let answer = timeout(ANSWER_WITHIN, answer).await;
@@ -299,7 +311,7 @@ impl Writer {
     /// Sends the first calls of a step. One that has none is done.
     fn begin(&self, lanes: &Lanes, mut joint: Joint, calls: Vec<Call>) {
         if calls.is_empty() {
-            let _ = joint.work.answered(Vec::new());
+            let _ = joint.work.answered(Vec::new(), false);
             joint.work.answer(None);
             return;
         }
