@@ -40,12 +40,20 @@ pub enum Next {
     Disable,
 }
 
+/// How long to wait after this failure; none, if it was the last one.
+fn wait_after(failed: &Failed) -> Option<&'static u64> {
+    let tried = usize::try_from(failed.attempts).unwrap_or(usize::MAX);
+    WAITS_MS.get(tried.saturating_sub(1)).filter(|_| failed.at.since(failed.first_attempt_at) <= SCHEDULE_MS)
+}
+
+/// Whether it is not tried again: then it matters when the endpoint last received anything.
+pub fn is_last(failed: &Failed) -> bool {
+    wait_after(failed).is_none()
+}
+
 /// What follows a failure, by when the endpoint last received anything.
 pub fn next(failed: Failed, last_success_at: Option<Timestamp>) -> Next {
-    let tried = usize::try_from(failed.attempts).unwrap_or(usize::MAX);
-    let wait =
-        WAITS_MS.get(tried.saturating_sub(1)).filter(|_| failed.at.since(failed.first_attempt_at) <= SCHEDULE_MS);
-    match wait {
+    match wait_after(&failed) {
         Some(wait) => {
             let asked = failed.retry_after_ms.unwrap_or(0).min(RETRY_AFTER_MAX_MS);
             Next::Retry(failed.at.plus((*wait).max(asked) + spread(failed, *wait)))

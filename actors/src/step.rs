@@ -174,9 +174,7 @@ impl Try<'_> {
         if let Some(answer) = self.kept().await? {
             return Ok(answer);
         }
-        let Some(policy) = self.world.tenants.policy(&loaded.key.client, loaded.key.business) else {
-            return self.without_policy(loaded).await;
-        };
+        let Some(policy) = self.policy(&loaded.key).await? else { return self.without_policy(loaded).await };
         let ctx = Context { now: self.world.clock.now(), policy: &policy };
         if let Some(settled) = loaded.thread.settle(ctx) {
             self.commit(loaded, settled, ctx, Extra::default()).await?;
@@ -201,6 +199,18 @@ impl Try<'_> {
             return Ok(Answer { reply: transition.reply, message_ids: Vec::new(), at: ctx.now, replayed: false });
         }
         self.commit(loaded, transition, ctx, extra).await
+    }
+
+    /// What the thread is decided by; none if its client or business is gone, also from the configuration as it is stored now:
+    /// another node may just have made them.
+    async fn policy(&self, key: &ThreadKey) -> Result<Option<Arc<Policy>>, Failure> {
+        let World { tenants, store, .. } = self.world;
+        let policy = tenants.policy(&key.client, key.business);
+        if policy.is_some() || !store.is_shared() {
+            return Ok(policy);
+        }
+        tenants.refresh().await.map_err(read_failure)?;
+        Ok(tenants.policy(&key.client, key.business))
     }
 
     /// The first answer, if the caller's key has been used.

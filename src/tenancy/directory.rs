@@ -12,6 +12,12 @@ use subtle::ConstantTimeEq;
 use tract_actors::ports::{Document, Documents, Endpoint, EndpointKind, Standing, StoreError};
 use tract_domain::{BusinessId, ClientId, Policy, ReceiverId, Timestamp, Topic};
 
+/// The endpoints that go, and those that come, with some changes.
+pub(super) struct Moves {
+    pub(super) lost: Vec<Endpoint>,
+    pub(super) gained: Vec<Endpoint>,
+}
+
 /// All tenants at one moment.
 #[derive(Debug, Clone, Default)]
 pub struct Directory {
@@ -48,6 +54,10 @@ pub(super) struct Ready {
 }
 
 impl Directory {
+    /// Counts the changes: two of the same revision are the same.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
     /// A client; also when it is disabled.
     pub fn client(&self, id: &ClientId) -> Option<&Arc<Client>> {
         self.tenants.get(id).map(|t| &t.client)
@@ -167,18 +177,20 @@ impl Directory {
     }
 
     /// What these changes make of `self`, with the changes that go with them: an endpoint that goes takes its state along.
-    /// Says which endpoints go.
-    pub(super) fn step(&self, mut changes: Vec<Change>) -> (Vec<Change>, Self, Vec<Endpoint>) {
+    /// Says which endpoints go and which come.
+    pub(super) fn step(&self, mut changes: Vec<Change>) -> (Vec<Change>, Self, Moves) {
         let next = self.with(self.revision + 1, &changes);
         let lost = self.lost(&next, &changes);
+        let gained = next.lost(self, &changes);
         let stale: Vec<_> =
             lost.iter().filter(|e| self.states.contains_key(*e)).cloned().map(Change::NoEndpoint).collect();
+        let moves = Moves { lost, gained };
         if stale.is_empty() {
-            return (changes, next, lost);
+            return (changes, next, moves);
         }
         let next = next.with(next.revision, &stale);
         changes.extend(stale);
-        (changes, next, lost)
+        (changes, next, moves)
     }
 
     fn endpoints(&self, client: &ClientId) -> Vec<Endpoint> {

@@ -3,7 +3,7 @@
 use super::{
     certificate,
     declaration::{Declaration, Made},
-    directory::{Change, Directory, KeptHookSecret},
+    directory::{Change, Directory, KeptHookSecret, Moves},
     model::{Certificate, Disabled, Ect, EndpointState, Hook, Previous, Secret},
     plan,
     secrets::make_webhook_secret,
@@ -340,8 +340,8 @@ impl Tenancy {
                     if changes.is_empty() && keep.is_none() {
                         return Ok(answer);
                     }
-                    let (changes, next, lost) = current.step(changes);
-                    (write_of(&changes, &current, lost, keep)?, next, answer)
+                    let (changes, next, moves) = current.step(changes);
+                    (write_of(&changes, &current, moves, keep)?, next, answer)
                 }
             };
             let unknown = match self.store.write_documents(write.clone()).await {
@@ -374,11 +374,11 @@ impl Tenancy {
 fn write_of(
     changes: &[Change],
     current: &Directory,
-    forget: Vec<Endpoint>,
+    Moves { lost: forget, gained: welcome }: Moves,
     idempotency: Keep,
 ) -> Result<DocumentWrite, StoreError> {
-    let mut write =
-        DocumentWrite { expected_revision: current.revision, forget, idempotency, ..DocumentWrite::default() };
+    let expected_revision = current.revision;
+    let mut write = DocumentWrite { expected_revision, forget, welcome, idempotency, ..DocumentWrite::default() };
     for change in changes {
         match change.document()? {
             Some(document) => write.put.push(document),
@@ -386,6 +386,14 @@ fn write_of(
         }
     }
     Ok(write)
+}
+
+/// A fault while what is stored was read or changed as it is.
+fn of_the_store(error: TenancyError) -> StoreError {
+    match error {
+        TenancyError::Store(error) => error,
+        error => StoreError::Corrupt(error.to_string()),
+    }
 }
 
 /// Whether the store holds exactly what this write would have left.
@@ -434,10 +442,12 @@ impl Tenants for Tenancy {
         match self.change(decide).await {
             Ok(true) => tracing::warn!(?endpoint, reason, "an endpoint is disabled"),
             Ok(false) => {}
-            Err(TenancyError::Store(error)) => return Err(error),
-            Err(error) => return Err(StoreError::Corrupt(error.to_string())),
+            Err(error) => return Err(of_the_store(error)),
         }
         Ok(())
+    }
+    async fn refresh(&self) -> Result<(), StoreError> {
+        Self::refresh(self).await.map(|_| ()).map_err(of_the_store)
     }
     fn changes(&self) -> watch::Receiver<u64> {
         self.shown.subscribe()

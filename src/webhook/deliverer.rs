@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tract_actors::ports::{
     Attempt, Attempted, Clock, Deliverer, Delivery, EndpointKind, Store, StoreError, StoredEntry, StoredThread,
-    StoredUser, ThreadKey, What,
+    StoredUser, Tenants, ThreadKey, What,
 };
 use tract_domain::{BusinessId, ClientId, Fact, ReceiverId, Topic};
 
@@ -38,6 +38,8 @@ pub struct WebhookDeliverer {
 /// Why there is nothing to send: what the courier is told instead.
 enum Unsent {
     Void(&'static str),
+    /// The configuration does not know where it goes. Another node may know already.
+    Unconfigured(&'static str),
     Store(StoreError),
 }
 
@@ -50,26 +52,16 @@ impl From<StoreError> for Unsent {
 #[async_trait]
 impl Deliverer for WebhookDeliverer {
     async fn attempt(&self, delivery: &Delivery) -> Attempted {
-        let directory = self.tenancy.directory();
-        let attempted = match delivery.endpoint.kind() {
-            EndpointKind::Hook { client, receiver, topic } => {
-                self.hook(&directory, delivery, &client, &receiver, topic).await
-            }
-            EndpointKind::Channel { client, business } => self.channel(&directory, delivery, &client, business).await,
-            EndpointKind::Iva { client } => self.turn(&directory, delivery, &client).await,
-            EndpointKind::Unknown => Err(Unsent::Void("the endpoint is of an unknown kind")),
-        };
-        attempted.unwrap_or_else(|unsent| {
-            let outcome = match unsent {
-            Unsent::Void(why) => Attempt::Void(why.to_owned()),
-            Unsent::Store(error) => {
+        let outcome = match self.attempt_as_configured(delivery).await {
+            Ok(attempted) => return attempted,
+            Err(Unsent::Void(why) | Unsent::Unconfigured(why)) => Attempt::Void(why.to_owned()),
+            Err(Unsent::Store(error)) => {
                 tracing::warn!(endpoint = delivery.endpoint.name(), delivery = delivery.id, %error, "nothing was sent");
                 // The store's own words are for the log; the delivery's record gets the class only.
                 Attempt::Postponed("the store did not answer".to_owned())
             }
-            };
-            Attempted { outcome, status: None, of: None }
-        })
+        };
+        Attempted { outcome, status: None, of: None }
     }
 }
 
@@ -77,6 +69,35 @@ impl WebhookDeliverer {
     /// Delivers through this client, with what this store and these tenants say.
     pub fn new(store: Arc<dyn Store>, tenancy: Arc<Tenancy>, clock: Arc<dyn Clock>, http: EgressClient) -> Self {
         Self { store, tenancy, clock, http }
+    }
+
+    /// What the configuration does not know is void only by the configuration as it is stored now: what another node has
+    /// changed is taken over a moment later than its deliveries are.
+    async fn attempt_as_configured(&self, delivery: &Delivery) -> Result<Attempted, Unsent> {
+        let mut directory = self.tenancy.directory();
+        loop {
+            let attempted = self.attempt_by(&directory, delivery).await;
+            if !matches!(attempted, Err(Unsent::Unconfigured(_))) || !self.store.is_shared() {
+                return attempted;
+            }
+            Tenants::refresh(&*self.tenancy).await?;
+            let refreshed = self.tenancy.directory();
+            if refreshed.revision() == directory.revision() {
+                return attempted;
+            }
+            directory = refreshed;
+        }
+    }
+
+    async fn attempt_by(&self, directory: &Directory, delivery: &Delivery) -> Result<Attempted, Unsent> {
+        match delivery.endpoint.kind() {
+            EndpointKind::Hook { client, receiver, topic } => {
+                self.hook(directory, delivery, &client, &receiver, topic).await
+            }
+            EndpointKind::Channel { client, business } => self.channel(directory, delivery, &client, business).await,
+            EndpointKind::Iva { client } => self.turn(directory, delivery, &client).await,
+            EndpointKind::Unknown => Err(Unsent::Void("the endpoint is of an unknown kind")),
+        }
     }
 
     async fn hook(
@@ -87,8 +108,8 @@ impl WebhookDeliverer {
         receiver: &ReceiverId,
         topic: Topic,
     ) -> Result<Attempted, Unsent> {
-        let hook = directory.hook(client, receiver, topic).ok_or(Unsent::Void("the hook is not registered"))?;
-        let secrets = directory.hook_secrets(client, receiver).ok_or(Unsent::Void("the hook has no secret"))?;
+        let hook = directory.hook(client, receiver, topic).ok_or(Unsent::Unconfigured("the hook is not registered"))?;
+        let secrets = directory.hook_secrets(client, receiver).ok_or(Unsent::Unconfigured("the hook has no secret"))?;
         // A courier may still hold what waited for a hook of this name that was unregistered.
         if delivery.created_at < hook.registered_at {
             return Err(Unsent::Void("it is from before the hook was registered"));
@@ -160,8 +181,8 @@ impl WebhookDeliverer {
         };
         let client = client_of(directory, client)?;
         let business = client.businesses.iter().find(|b| b.business_id == business);
-        let business = business.ok_or(Unsent::Void("the business is gone"))?;
-        let webhook = business.webhook.as_ref().ok_or(Unsent::Void("the business has no webhook"))?;
+        let business = business.ok_or(Unsent::Unconfigured("the business is gone"))?;
+        let webhook = business.webhook.as_ref().ok_or(Unsent::Unconfigured("the business has no webhook"))?;
         let stored = self.entry(delivery).await?;
         let (user, profile) = self.user(&self.thread(delivery).await?.key).await?;
         let setting = channel::payload::Setting {
@@ -178,7 +199,8 @@ impl WebhookDeliverer {
     }
 
     async fn turn(&self, directory: &Directory, delivery: &Delivery, client: &ClientId) -> Result<Attempted, Unsent> {
-        let bot = client_of(directory, client)?.iva.as_ref().ok_or(Unsent::Void("the client has no IVA any more"))?;
+        let bot =
+            client_of(directory, client)?.iva.as_ref().ok_or(Unsent::Unconfigured("the client has no IVA any more"))?;
         let stored = self.entry(delivery).await?;
         if !matches!(stored.entry.fact, Fact::Message(_)) {
             return Err(Unsent::Void("the entry is not a message"));
@@ -301,7 +323,7 @@ fn replays(hook: &Hook, stored: &StoredEntry) -> bool {
 }
 
 fn client_of<'d>(directory: &'d Directory, client: &ClientId) -> Result<&'d Arc<Client>, Unsent> {
-    directory.client(client).ok_or(Unsent::Void("the client is gone"))
+    directory.client(client).ok_or(Unsent::Unconfigured("the client is gone"))
 }
 
 /// What customers read where a tool does not name its agent.

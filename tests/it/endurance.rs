@@ -1,13 +1,14 @@
 //! An endpoint that fails for long: the whole schedule, disabling, the hour, dead letters, replay, the breaker
 //! (section 8). Time is the test's.
 
-use crate::support::{Answer, CLIENT, Fixture, Received};
+use crate::support::{Answer, CLIENT, Fixture, Received, Tenants};
 use reqwest::Method;
 use serde_json::{Value, json};
 use std::sync::{
     Arc,
     atomic::{AtomicBool, Ordering},
 };
+use tract_actors::ports::Clock;
 
 const AUTH: &str = "+49 170 3";
 const SECOND: u64 = 1_000;
@@ -113,6 +114,37 @@ async fn the_whole_schedule_is_kept_across_restarts_and_ends_in_a_disabled_hook(
     let heard = heard(&router.desk.seen());
     assert_eq!(heard[7..], ["first", "second"], "what was kept comes in order");
     assert!(healthy(&router, &user_id).await);
+    router.stop().await;
+}
+
+/// Several nodes deliver to one hook: a message that alone is refused is given up alone, although this node has seen nothing
+/// else of the hook.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_other_nodes_deliver_counts_before_a_hook_is_disabled() {
+    let router = Fixture::on_redis(Tenants::default()).await;
+    router.customer(AUTH).await;
+    let _broken = broken(&router);
+    router.channel.say(AUTH, "first").await;
+    for (made, wait) in (1..).zip(WAITS) {
+        until_attempted(&router, made).await;
+        if made == WAITS.len() {
+            // As another node notes it, in partitions of its own.
+            let client = redis::Client::open(router.redis_url()).unwrap();
+            let mut redis = client.get_multiplexed_async_connection().await.unwrap();
+            let hook = "hook:acme:sprinkle:message:receive";
+            for n in 0..16 {
+                let (known, status) = (format!("{{tract:{n}}}:endpoints"), format!("{{tract:{n}}}:status:{hook}"));
+                redis::cmd("SADD").arg(known).arg(hook).exec_async(&mut redis).await.unwrap();
+                let now = router.clock.now().0;
+                redis::cmd("HSET").arg(status).arg("success").arg(now).exec_async(&mut redis).await.unwrap();
+            }
+        }
+        router.clock.advance(wait + wait / 10 + 1);
+    }
+    let dead = format!("{DELIVERIES}&state=dead");
+    router.until_get(&dead, |page| deliveries(page).first().is_some_and(|letter| attempts(letter) == 7)).await;
+    let hooks = router.sprinkle.get(LIST).await.ok();
+    assert_eq!(receive_hook(&hooks)["enabled"], true, "{hooks}");
     router.stop().await;
 }
 

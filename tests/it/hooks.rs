@@ -1,7 +1,7 @@
 //! What an agent tool does about its hooks: try them, see what was sent, replace their secret, and go on after they were
 //! disabled.
 
-use crate::support::{Answer, Fixture};
+use crate::support::{Answer, Fixture, Tenants};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -163,5 +163,35 @@ async fn what_waited_for_an_unregistered_hook_is_not_sent_to_its_successor() {
     router.desk.hear("message.receive", "after").await;
     let befores = router.desk.seen_on("message.receive").iter().filter(|r| r.text() == "before").count();
     assert_eq!(befores, 1);
+    router.stop().await;
+}
+
+/// What an earlier unregistering left to be forgotten, because a shard was away or its node died, is not forgotten of the hook
+/// that is registered again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waits_for_a_hook_that_was_registered_again_survives_a_start() {
+    let router = Fixture::on_redis(Tenants::default()).await;
+    router.handed_off("again").await;
+    let hooks = router.sprinkle.get("/tract/hooks/list/").await.ok();
+    let mut hook = which();
+    hook["url"] =
+        hooks["hooks"].as_array().unwrap().iter().find(|h| h["subcategory"] == "receive").unwrap()["url"].clone();
+    router.sprinkle.post("/tract/hooks/unregister/", &which()).await.ok();
+    let client = redis::Client::open(router.redis_url()).unwrap();
+    let mut redis = client.get_multiplexed_async_connection().await.unwrap();
+    let mut leave = redis::cmd("SADD");
+    leave.arg("{tract:config}:forgetting").arg("hook:acme:sprinkle:message:receive");
+    leave.exec_async(&mut redis).await.unwrap();
+    router.sprinkle.post("/tract/hooks/register/", &hook).await.ok();
+
+    router.desk.script(|r| (r.topic == "message.receive").then(|| Answer::status(500)));
+    router.clock.advance(1);
+    router.channel.say("again", "wait for me").await;
+    router.desk.hear("message.receive", "wait for me").await;
+    router.desk.script(|r| (r.topic == "message.receive").then(|| Answer::ok(json!({}))));
+    let router = router.restarted_after(MINUTE).await;
+    let delivered = "/tract/hooks/deliveries/?state=delivered&category=message&subcategory=receive";
+    let tried = |page: &Value| page["deliveries"][0]["attempts"].as_array().is_some_and(|tried| tried.len() == 2);
+    router.until_get(delivered, tried).await;
     router.stop().await;
 }

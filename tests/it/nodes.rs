@@ -11,8 +11,15 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
+use tract::clock::SystemClock;
+use tract::security::{egress::EgressClient, url::EgressRules};
 use tract::store::redis::RedisStore;
-use tract_actors::ports::{Commit, Committed, End, Held, Leases, Outbox, OutboxSink, Settled, Store, StoreError};
+use tract::tenancy::{Hook, Tenancy};
+use tract::webhook::WebhookDeliverer;
+use tract_actors::ports::{
+    Attempt, Commit, Committed, Deliverer, End, Held, Leases, Outbox, OutboxSink, Settled, Store, StoreError,
+};
+use tract_domain::{Timestamp, Topic};
 
 /// How long a condition is waited for. Real time: only a failing test ever takes so long.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -289,4 +296,41 @@ async fn a_node_that_dies_is_replaced() {
     desk.find("every message", heard).await;
     assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
     nodes_until(&two, |nodes| nodes.len() == 1 && nodes[0]["partitions"] == 256).await;
+}
+
+/// A node is told of a delivery sooner than of the hook that it goes to. It looks before it throws the delivery away.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_delivery_for_a_hook_that_another_node_has_just_made_is_not_thrown_away() {
+    let server = RedisServer::start();
+    let (one, two) = (open(&server, "one").await, open(&server, "two").await);
+    let rules = EgressRules { allow_private: true, allow_http: true };
+    let behind = Tenancy::load(Arc::clone(&one) as Arc<dyn Store>, rules).await.unwrap();
+    let (clock, http) = (Arc::new(SystemClock), EgressClient::routed(rules, &[], &[]).unwrap());
+    let deliverer = WebhookDeliverer::new(Arc::clone(&one) as Arc<dyn Store>, behind, clock, http);
+
+    let ahead = Tenancy::load(Arc::clone(&two) as Arc<dyn Store>, rules).await.unwrap();
+    let declared = json!({"ect": [{"ect_id": "sprinkle", "fqdn": "sprinkle.example"}],
+        "client": [{"client_id": "acme", "ects": ["sprinkle"], "default_receiver": "sprinkle",
+            "business": [{"business_id": 1}]}]});
+    ahead.apply(serde_json::from_value(declared).unwrap(), NOW).await.unwrap();
+    let made = Hook {
+        client: client("acme"),
+        receiver: receiver("sprinkle"),
+        topic: Topic::MessageReceive,
+        category: "message".to_owned(),
+        // Nobody listens on port 1.
+        url: "http://127.0.0.1:1/".to_owned(),
+        registered_at: Timestamp(0),
+    };
+    let endpoint = hook("sprinkle");
+    let user_id = open_thread(&*two, 1, "walter").await;
+    let commit = next_step(&*two, &user_id, 1).await;
+    let sequence = commit.thread.sequence();
+    applied(&*two, Commit { outbox: vec![delivery(&endpoint, sequence)], ..commit }).await;
+    let waiting = pending(&*one, &endpoint, 0, 9).await;
+
+    let attempted = async || deliverer.attempt(&waiting[0]).await.outcome;
+    assert!(matches!(attempted().await, Attempt::Void(_)), "nobody has made the hook");
+    ahead.register_hook(made, None).await.unwrap();
+    assert!(matches!(attempted().await, Attempt::Failed { .. }), "it was tried");
 }

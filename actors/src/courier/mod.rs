@@ -337,9 +337,10 @@ impl Courier {
         self.world.network.spawn(async move {
             let errand = Errand { world, router, delivery, epoch };
             let run = async { if admitted { errand.run().await } else { errand.break_turn().await } };
-            let came = AssertUnwindSafe(run).catch_unwind().await.unwrap_or(Came::Died);
+            let mut came = AssertUnwindSafe(run).catch_unwind().await.unwrap_or(Came::Died);
+            let received = errand.last_success(&mut came).await;
             let delivery = Box::new(errand.delivery);
-            me.do_send(Returned { delivery, era, epoch, tried: admitted, came, attempting });
+            me.do_send(Returned { delivery, era, epoch, tried: admitted, came, received, attempting });
         });
     }
 
@@ -497,13 +498,16 @@ struct Returned {
     epoch: u64,
     tried: bool,
     came: Came,
+    /// When the endpoint last received anything from any node, where that was asked for.
+    received: Option<Timestamp>,
     attempting: Attempting,
 }
 
 impl Handler<Returned> for Courier {
     type Result = ();
     fn handle(&mut self, returned: Returned, ctx: &mut Context<Self>) {
-        let Returned { delivery, era, epoch, tried, came, attempting } = returned;
+        let Returned { delivery, era, epoch, tried, came, received, attempting } = returned;
+        self.last_success_at = self.last_success_at.max(received);
         self.trying -= usize::from(tried);
         self.stale -= usize::from(era != self.era);
         self.returned(*delivery, epoch, came, attempting, ctx);

@@ -29,6 +29,21 @@ pub(super) enum Fate {
     Changed(Box<Delivery>),
 }
 
+/// Whether the verdict depends on when the endpoint last received anything, from whichever node.
+pub(super) fn asks_for_the_last_success(delivery: &Delivery, came: &Came) -> bool {
+    let Came::Back { attempted: Attempted { outcome: Attempt::Failed { .. }, .. }, record } = came else {
+        return false;
+    };
+    schedule::is_last(&failure(delivery, record, None))
+}
+
+/// A delivery that failed (again).
+fn failure(delivery: &Delivery, attempt: &AttemptRecord, retry_after_ms: Option<u64>) -> Failed {
+    let (id, attempts, at) = (delivery.id, delivery.attempts + 1, attempt.ended_at());
+    let first_attempt_at = delivery.first_attempt_at.unwrap_or(attempt.at);
+    Failed { id, attempts, first_attempt_at, at, retry_after_ms }
+}
+
 /// The verdict on an attempt, by when its endpoint last received anything.
 pub(super) fn of(delivery: Delivery, came: Came, last_success_at: Option<Timestamp>, now: Timestamp) -> Verdict {
     let (attempted, record) = match came {
@@ -106,10 +121,10 @@ fn failed(
     next: impl FnOnce(Failed) -> Next,
 ) -> Verdict {
     let reason = attempt.error.clone().unwrap_or_default();
-    delivery.attempts += 1;
-    let (id, attempts, at) = (delivery.id, delivery.attempts, attempt.ended_at());
-    let first_attempt_at = *delivery.first_attempt_at.get_or_insert(attempt.at);
-    let next = next(Failed { id, attempts, first_attempt_at, at, retry_after_ms });
+    let failure = failure(&delivery, &attempt, retry_after_ms);
+    let Failed { attempts, first_attempt_at, at, .. } = failure;
+    (delivery.attempts, delivery.first_attempt_at) = (attempts, Some(first_attempt_at));
+    let next = next(failure);
     let (endpoint, webhook_id) = (&delivery.endpoint, &delivery.webhook_id);
     let due_at = match next {
         Next::Retry(due_at) => {

@@ -49,6 +49,11 @@ pub trait Tenants: Send + Sync + 'static {
         at: Timestamp,
         reason: &str,
     ) -> Result<(), StoreError>;
+    /// Takes over what other nodes have changed until now, without waiting for it to be noticed.
+    ///
+    /// # Errors
+    /// The store does not say; everything is as it was.
+    async fn refresh(&self) -> Result<(), StoreError>;
     /// Changes with every change of the configuration, whoever made it.
     fn changes(&self) -> watch::Receiver<u64>;
 }
@@ -302,6 +307,8 @@ pub struct DocumentWrite {
     pub delete: Vec<(String, String)>,
     /// Endpoints that are gone: what waits for them goes too.
     pub forget: Vec<Endpoint>,
+    /// Endpoints that are new, or there again: nothing that an earlier write left to be forgotten of them is forgotten now.
+    pub welcome: Vec<Endpoint>,
     /// The caller's idempotency key, with the body to keep.
     pub idempotency: Option<(IdempotencyKey, Json)>,
 }

@@ -117,9 +117,11 @@ impl Step for WriteDocuments {
         for document in &write.put {
             call.text(format!("{}{SEPARATOR}{}", document.kind, document.id)).text(document.body.as_str());
         }
-        call.number(write.forget.len());
-        for endpoint in &write.forget {
-            call.text(endpoint.name());
+        for endpoints in [&write.forget, &write.welcome] {
+            call.number(endpoints.len());
+            for endpoint in endpoints {
+                call.text(endpoint.name());
+            }
         }
         match &self.kept {
             Some((key, answer)) => {

@@ -204,6 +204,14 @@ impl Fixture {
         .await
     }
 
+    /// Where its Redis is.
+    pub(crate) fn redis_url(&self) -> String {
+        match &self.redis {
+            Some(Servers::One(server)) => server.url(),
+            _ => panic!("its store is not on one Redis server"),
+        }
+    }
+
     /// The handle to the router's conversations.
     pub(crate) fn threads(&self) -> &Router {
         self.running.router()

@@ -3,7 +3,7 @@
 
 local head, documents, forgetting = key(), key(), key()
 local write_id, expected_revision = text(), text()
-local deleted, put, forgotten = {}, {}, {}
+local deleted, put, forgotten, welcome = {}, {}, {}, {}
 for n = 1, number() do
   deleted[n] = text()
 end
@@ -12,6 +12,9 @@ for n = 1, number() do
 end
 for n = 1, number() do
   forgotten[n] = text()
+end
+for n = 1, number() do
+  welcome[n] = text()
 end
 local idem = text() == 'idempotency' and idempotency()
 
@@ -28,6 +31,9 @@ for _, document in ipairs(put) do
 end
 for _, name in ipairs(forgotten) do
   redis.call('SADD', forgetting, name)
+end
+for _, name in ipairs(welcome) do
+  redis.call('SREM', forgetting, name)
 end
 -- Whoever used this key at the same time wrote documents as well: the revision has told.
 if idem then
