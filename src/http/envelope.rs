@@ -104,11 +104,11 @@ fn count(route: &str, method: &'static str, status: StatusCode, took: Duration) 
         seconds: histogram!("tract_http_request_seconds", "method" => method, "route" => route.to_owned()),
     };
     COUNTS.with_borrow_mut(|routes| {
-        if !routes.contains_key(route) {
-            routes.insert(route.to_owned(), HashMap::new());
-        }
-        let Some(known) = routes.get_mut(route) else { return };
-        let known = known.entry((method, status)).or_insert_with(counts);
+        let of_route = match routes.get_mut(route) {
+            Some(of_route) => of_route,
+            None => routes.entry(route.to_owned()).or_default(),
+        };
+        let known = of_route.entry((method, status)).or_insert_with(counts);
         known.total.increment(1);
         known.seconds.record(took.as_secs_f64());
     });

@@ -119,6 +119,14 @@ struct Joint {
     lanes: Arc<Lanes>,
 }
 
+impl Joint {
+    /// Whether something of it may be done, also by what this lane says now.
+    fn is_perhaps_done(&mut self, perhaps_done: bool) -> bool {
+        self.perhaps_done |= perhaps_done;
+        self.perhaps_done || self.is_long
+    }
+}
+
 /// What one lane has to do of a step.
 pub(super) struct Share {
     joint: Arc<Mutex<Joint>>,
@@ -154,15 +162,18 @@ impl Share {
     /// It cannot be carried out; nothing was, as far as this lane knows, unless it is said to be possible.
     pub(super) fn give_up(self, why: &'static str, perhaps_done: bool) {
         let mut joint = lock(&self.joint);
-        let unknown = perhaps_done || joint.is_long;
-        let error = if unknown { StoreError::OutcomeUnknown } else { StoreError::Unavailable(why.into()) };
+        let error = if joint.is_perhaps_done(perhaps_done) {
+            StoreError::OutcomeUnknown
+        } else {
+            StoreError::Unavailable(why.into())
+        };
         joint.work.answer(Some(error));
     }
 
     /// Takes the replies to its calls; whether they were sent before, and the answer lost.
     pub(super) fn answered(self, replies: Vec<Value>, perhaps_done: bool) -> Finished {
         let mut joint = lock(&self.joint);
-        joint.perhaps_done |= perhaps_done;
+        let perhaps_done = joint.is_perhaps_done(perhaps_done);
         for ((number, _), reply) in self.calls.iter().zip(replies) {
             if let Some(place) = joint.replies.get_mut(*number) {
                 *place = reply;
@@ -173,7 +184,6 @@ impl Share {
             return Finished::Not;
         }
         let replies = std::mem::take(&mut joint.replies);
-        let perhaps_done = joint.perhaps_done || joint.is_long;
         match joint.work.answered(replies, perhaps_done) {
             Ok(told) => {
                 let is_long = joint.is_long;

@@ -1,6 +1,9 @@
 //! One transaction on its way, and what the writer remembers between transactions.
 
-use super::{fault::Fault, thread_step::Known};
+use super::{
+    fault::Fault,
+    known::{Known, KnownThreads},
+};
 use crate::store::{
     handle::{message_id, next_counter},
     record,
@@ -23,7 +26,7 @@ const COUNTED_AHEAD: u64 = 10_000;
 /// How many of an endpoint's received deliveries are kept at least; at twice as many the older half goes.
 const RECEIVED_KEPT: i64 = 1_000;
 
-/// Of how many threads the writer remembers what it committed last; with more, it forgets all. Some 300 bytes each.
+/// Of how many threads the writer remembers what it committed last.
 const THREADS_KNOWN: usize = 16_384;
 
 /// An unsigned number as SQLite keeps it. None of ours comes near the bound, except from a broken caller.
@@ -38,7 +41,7 @@ pub(super) struct Memory {
     /// The last id of the outbox.
     outbox: u64,
     endpoints: HashMap<Endpoint, i64>,
-    threads: HashMap<UserId, Known>,
+    threads: KnownThreads,
 }
 
 /// The ids of a partition's messages.
@@ -55,7 +58,8 @@ impl Memory {
         let partitions: u16 =
             conn.query_row("SELECT value FROM meta WHERE name = 'partitions'", [], |row| row.get(0))?;
         let counters = vec![Counter::default(); usize::from(partitions)];
-        let mut memory = Self { counters, outbox: 0, endpoints: HashMap::new(), threads: HashMap::new() };
+        let threads = KnownThreads::at_most(THREADS_KNOWN);
+        let mut memory = Self { counters, outbox: 0, endpoints: HashMap::new(), threads };
         let mut select = conn.prepare_cached("SELECT name, last FROM counters")?;
         let mut rows = select.query([])?;
         while let Some(row) = rows.next()? {
@@ -125,15 +129,12 @@ impl<'a> Batch<'a> {
 
     /// Takes out what is remembered of a thread: who changes it gives it back as it is then, or leaves it forgotten.
     pub(super) fn recall(&mut self, user_id: &UserId) -> Option<Known> {
-        self.memory.threads.remove(user_id)
+        self.memory.threads.take(user_id)
     }
 
     /// Remembers a thread.
     pub(super) fn remember(&mut self, user_id: UserId, known: Known) {
-        if self.memory.threads.len() >= THREADS_KNOWN {
-            self.memory.threads.clear();
-        }
-        self.memory.threads.insert(user_id, known);
+        self.memory.threads.put(user_id, known);
     }
 
     /// Ids for so many entries of this partition.

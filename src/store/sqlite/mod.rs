@@ -8,6 +8,7 @@ mod checkpoint;
 mod delivery_query;
 mod delivery_step;
 mod fault;
+mod known;
 mod migrate;
 mod migrate_read;
 mod other_steps;
@@ -25,20 +26,21 @@ use self::{
     checkpoint::Checkpoints,
     delivery_step::{Bury, SendAgain, UpdateOutbox},
     fault::Fault,
+    known::KnownThreads,
     other_steps::{ForgetExpired, Keep, KeepEctUserId, MaxPages, Ping, RememberRequest, WriteDocuments, WriteUser},
     reader::Readers,
-    thread_step::{CommitThread, Known},
+    thread_step::CommitThread,
     writer::Writer,
 };
 use crate::store::handle::{Handles, MAX_PARTITIONS};
 use async_trait::async_trait;
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     fmt,
     fs::{File, TryLockError},
     io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 use tract_actors::ports::{
     Buried, Commit, Committed, Delivery, DeliveryPage, DeliveryQuery, DocumentWrite, Documents, Durability, Endpoint,
@@ -55,6 +57,9 @@ const LOCK: &str = "lock";
 
 /// Threads for short reads: as many as there are cores to serve on a small machine.
 const POINT_READERS: usize = 2;
+
+/// Of how many threads it is remembered what was read, until a commit takes it along.
+const READ_LAST: usize = 1024;
 
 /// How a store is opened.
 #[derive(Debug, Clone, Copy)]
@@ -146,29 +151,9 @@ pub struct SqliteStore {
     writer: Writer,
     points: Readers,
     scans: Readers,
-    read_last: ReadLast,
-}
-
-/// What was read of threads, until a commit takes it along: a thread that is read is mostly about to change, and the writer
-/// then need not look for it.
-#[derive(Default)]
-struct ReadLast(Mutex<HashMap<UserId, Known>>);
-
-impl ReadLast {
-    /// So many are kept; with more, all are forgotten. Some 300 bytes each.
-    const MOST: usize = 1024;
-
-    fn put(&self, user_id: &UserId, known: Known) {
-        let mut threads = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if threads.len() >= Self::MOST {
-            threads.clear();
-        }
-        threads.insert(user_id.clone(), known);
-    }
-
-    fn take(&self, user_id: &UserId) -> Option<Known> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(user_id)
-    }
+    /// What was read of threads, until a commit takes it along: a thread that is read is mostly about to change, and the writer
+    /// then need not look for it.
+    read_last: Mutex<KnownThreads>,
 }
 
 impl fmt::Debug for SqliteStore {
@@ -209,8 +194,12 @@ impl SqliteStore {
             writer,
             points,
             scans,
-            read_last: ReadLast::default(),
+            read_last: Mutex::new(KnownThreads::at_most(READ_LAST)),
         }))
+    }
+
+    fn read_last(&self) -> MutexGuard<'_, KnownThreads> {
+        self.read_last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Bounds the size in pages from now on, for tests of a full disk.
@@ -254,7 +243,7 @@ impl Store for SqliteStore {
         let asked = user_id.clone();
         let read = self.points.ask(move |conn| query::thread(conn, &asked)).await?;
         Ok(read.map(|(thread, known)| {
-            self.read_last.put(user_id, known);
+            self.read_last().put(user_id.clone(), known);
             thread
         }))
     }
@@ -265,7 +254,7 @@ impl Store for SqliteStore {
 
     async fn commit(&self, commit: Commit) -> Result<Committed, StoreError> {
         let Some(partition) = self.handles.partition(&commit.user_id) else { return Ok(Committed::Conflict) };
-        let read = self.read_last.take(&commit.user_id);
+        let read = self.read_last().take(&commit.user_id);
         self.writer.ask(CommitThread::new(commit, partition, read).map_err(unwritable)?).await
     }
 

@@ -2,7 +2,8 @@
 
 use super::{
     fault::Fault,
-    thread_step::{Known, entry_key, head_key, uuid},
+    known::{Known, THREAD},
+    thread_step::{entry_key, head_key},
 };
 use crate::store::record;
 use rusqlite::{Connection, OptionalExtension, Row, types::Value};
@@ -19,40 +20,28 @@ fn at_most(limit: usize) -> i64 {
     i64::try_from(limit).unwrap_or(i64::MAX)
 }
 
+/// Reads a row with the columns of [`THREAD`].
 fn stored_thread(row: &Row<'_>) -> Result<StoredThread, Fault> {
     let text = |column| Ok::<_, Fault>(row.get_ref(column)?.as_str().map_err(rusqlite::Error::from)?);
     Ok(StoredThread {
         key: ThreadKey {
-            user_id: UserId::new(text(0)?).map_err(|_| UNREADABLE)?,
-            client: ClientId::new(text(1)?).map_err(|_| UNREADABLE)?,
-            business: row.get::<_, i64>(2)?.cast_unsigned(),
-            auth_id: text(3)?.into(),
+            user_id: UserId::new(text(8)?).map_err(|_| UNREADABLE)?,
+            client: ClientId::new(text(6)?).map_err(|_| UNREADABLE)?,
+            business: row.get::<_, i64>(7)?.cast_unsigned(),
+            auth_id: text(9)?.into(),
         },
-        version: row.get::<_, i64>(4)?.unsigned_abs(),
-        deadline: row.get::<_, Option<i64>>(5)?.map(Timestamp),
-        thread: record::read_thread(text(6)?)?,
+        version: row.get::<_, i64>(1)?.unsigned_abs(),
+        deadline: row.get::<_, Option<i64>>(10)?.map(Timestamp),
+        thread: record::read_thread(text(11)?)?,
     })
 }
 
 /// A thread, and what a commit on it has to know.
 pub(super) fn thread(conn: &Connection, user_id: &UserId) -> Result<Option<(StoredThread, Known)>, Fault> {
-    const SELECT: &str = "SELECT user_id, client, business, auth_id, version, deadline, snapshot, id, sequence, commit_id, \
-        state, active FROM thread_heads WHERE user_id = ?1";
-    let mut select = conn.prepare_cached(SELECT)?;
+    let mut select = conn.prepare_cached(THREAD)?;
     let mut rows = select.query([user_id.as_str()])?;
     let Some(row) = rows.next()? else { return Ok(None) };
-    let stored = stored_thread(row)?;
-    let known = Known {
-        id: row.get(7)?,
-        version: stored.version,
-        sequence: row.get::<_, i64>(8)?.unsigned_abs(),
-        commit_id: uuid(row, 9)?,
-        state: row.get(10)?,
-        active: row.get(11)?,
-        client: row.get(1)?,
-        business: row.get(2)?,
-    };
-    Ok(Some((stored, known)))
+    Ok(Some((stored_thread(row)?, Known::read(row)?)))
 }
 
 pub(super) fn feed(conn: &Connection, user_id: &UserId, after: u64, limit: usize) -> Result<Vec<StoredEntry>, Fault> {
@@ -88,8 +77,8 @@ pub(super) fn threads(conn: &Connection, query: &ThreadQuery) -> Result<ThreadPa
         (None, None, None) => "NOT INDEXED",
     };
     let mut sql = format!(
-        "SELECT user_id, client, business, auth_id, l.number, deadline, l.snapshot, t.id FROM threads t {by} \
-         CROSS JOIN log l ON l.id = (t.id << 32) | 0xffffffff WHERE t.id > ?"
+        "SELECT t.id, l.number, l.at, l.commit_id, state, active, client, business, user_id, auth_id, deadline, l.snapshot \
+         FROM threads t {by} CROSS JOIN log l ON l.id = (t.id << 32) | 0xffffffff WHERE t.id > ?"
     );
     let mut values: Vec<Value> = vec![after.into()];
     if let Some(client) = &query.client {
@@ -122,7 +111,7 @@ pub(super) fn threads(conn: &Connection, query: &ThreadQuery) -> Result<ThreadPa
             break;
         }
         page.threads.push(stored_thread(row)?);
-        last = row.get(7)?;
+        last = row.get(0)?;
     }
     Ok(page)
 }

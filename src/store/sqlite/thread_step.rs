@@ -3,12 +3,16 @@
 use super::{
     batch::{About, Batch, int},
     fault::Fault,
+    known::{Known, THREAD},
     retention::NEXT_NUMBER,
     writer::Step,
 };
 use crate::store::record::{self, RecordError};
 use rusqlite::OptionalExtension;
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::{
+    cell::Cell,
+    sync::{Arc, LazyLock},
+};
 use tract_actors::ports::{
     Commit, Committed, DeadlineChange, IdempotencyKey, KeptAnswer, NewDelivery, Settled, StoredEntry, ThreadKey,
 };
@@ -39,55 +43,29 @@ pub(super) struct CommitThread {
     commit: Commit,
     partition: u16,
     /// The thread as its actor has read it for this commit.
-    read: Mutex<Option<Known>>,
+    read: Cell<Option<Known>>,
     snapshot: String,
     entries: Vec<String>,
-}
-
-/// What a commit has to know of the thread before it: what its row says, and its head. The writer remembers some.
-#[derive(Debug)]
-pub(super) struct Known {
-    pub(super) id: i64,
-    pub(super) version: u64,
-    pub(super) sequence: u64,
-    pub(super) commit_id: Option<Uuid>,
-    pub(super) state: String,
-    pub(super) active: String,
-    pub(super) client: String,
-    pub(super) business: i64,
 }
 
 impl CommitThread {
     pub(super) fn new(commit: Commit, partition: u16, read: Option<Known>) -> Result<Self, RecordError> {
         let snapshot = record::write_thread(&commit.thread)?;
         let entries = commit.entries.iter().map(record::write_entry).collect::<Result<_, _>>()?;
-        Ok(Self { commit, partition, read: Mutex::new(read), snapshot, entries })
+        Ok(Self { commit, partition, read: Cell::new(read), snapshot, entries })
     }
 
-    /// What was read for this commit, if it is so still: the version, under a number that is never another thread's, says so.
-    fn as_read(&self, batch: &Batch<'_>) -> Result<Option<Known>, Fault> {
-        const VERSION: &str = "SELECT number FROM log WHERE id = ?1";
-        let Some(known) = self.read.lock().unwrap_or_else(PoisonError::into_inner).take() else { return Ok(None) };
-        let version = batch.sql(VERSION)?.query_row([head_key(known.id)], |row| row.get::<_, i64>(0)).optional()?;
-        Ok((version == Some(int(known.version))).then_some(known))
-    }
-
-    fn look_up(&self, batch: &Batch<'_>) -> Result<Option<Known>, Fault> {
-        const SELECT: &str = "SELECT id, version, sequence, commit_id, state, active, client, business \
-            FROM thread_heads WHERE user_id = ?1";
-        let known = batch.sql(SELECT)?.query_row([self.commit.user_id.as_str()], |row| {
-            Ok(Known {
-                id: row.get(0)?,
-                version: row.get::<_, i64>(1)?.unsigned_abs(),
-                sequence: row.get::<_, i64>(2)?.unsigned_abs(),
-                commit_id: uuid(row, 3)?,
-                state: row.get(4)?,
-                active: row.get(5)?,
-                client: row.get(6)?,
-                business: row.get(7)?,
-            })
-        });
-        Ok(known.optional()?)
+    /// The thread before the commit: as the writer remembers it, else as it was read for this commit, else as it is stored.
+    fn known(&self, batch: &mut Batch<'_>) -> Result<Option<Known>, Fault> {
+        if let Some(known) = batch.recall(&self.commit.user_id) {
+            return Ok(Some(known));
+        }
+        if let Some(known) = self.read.take()
+            && is_so_still(batch, &known)?
+        {
+            return Ok(Some(known));
+        }
+        Ok(batch.sql(THREAD)?.query_row([self.commit.user_id.as_str()], Known::read).optional()?)
     }
 
     /// What is told when the version is not the expected one: this very commit may have been applied before.
@@ -206,20 +184,18 @@ impl Step for CommitThread {
     type Outcome = Committed;
 
     fn apply(&self, batch: &mut Batch<'_>) -> Result<Committed, Fault> {
-        let user_id = &self.commit.user_id;
-        let known = match batch.recall(user_id) {
-            Some(known) => Some(known),
-            None => self.as_read(batch)?,
-        };
-        let known = match known {
-            Some(known) => Some(known),
-            None => self.look_up(batch)?,
-        };
-        let Some(mut known) = known else { return Ok(Committed::Conflict) };
+        let Some(mut known) = self.known(batch)? else { return Ok(Committed::Conflict) };
         let committed = self.apply_to(batch, &mut known)?;
-        batch.remember(user_id.clone(), known);
+        batch.remember(self.commit.user_id.clone(), known);
         Ok(committed)
     }
+}
+
+/// Whether a thread is as it was read: the version, under a number that is never another thread's, says so.
+fn is_so_still(batch: &Batch<'_>, known: &Known) -> Result<bool, Fault> {
+    const VERSION: &str = "SELECT number FROM log WHERE id = ?1";
+    let version = batch.sql(VERSION)?.query_row([head_key(known.id)], |row| row.get::<_, i64>(0)).optional()?;
+    Ok(version == Some(int(known.version)))
 }
 
 /// A commit id as it is stored; what is no UUID is nobody's.
