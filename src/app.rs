@@ -227,6 +227,7 @@ async fn run_router(
         metrics: metrics.clone(),
         readiness: readiness.clone(),
         node_id: settings.node_id.clone(),
+        waiting: tokio::sync::Semaphore::new(http::sync::WAITING),
         started_at: clock.now(),
     };
     let (drain, draining) = oneshot::channel::<()>();

@@ -102,6 +102,7 @@ fn describe() {
     describe_counter!("tract_endpoints_disabled_total", "How often an endpoint was disabled.");
     describe_counter!("tract_deliveries_total", "Attempts at deliveries by what came of them.");
     describe_counter!("tract_delivery_retries_total", "Attempts that were not the first.");
+    describe_counter!("tract_feedback_total", "Feedback of customers by rating and whether they were helped.");
     describe_counter!("tract_control_changes_total", "Control changes by what happened.");
     describe_counter!(
         "tract_signed_requests_total",

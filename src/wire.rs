@@ -138,6 +138,13 @@ fn event_fields(event: &Event) -> (BTreeMap<&'static str, Value>, Option<&Json>)
             put(&mut own, "detail", detail.as_ref().map(|d| json!(d)));
             (own, None)
         }
+        Event::Feedback(feedback) => {
+            let mut own = categorised("user_events", json!("feedback"));
+            own.insert("query_resolved", json!(feedback.resolved));
+            own.insert("query_rating", json!(feedback.rating));
+            put(&mut own, "feedback", feedback.comment.as_ref().map(|c| json!(c)));
+            (own, None)
+        }
     }
 }
 
@@ -207,6 +214,7 @@ mod tests {
             body: Body(r#"{"text":"hi"}"#.into()),
             metadata: object(r#"{"ticket":1.50,"sequence":"mine"}"#),
             agent: None,
+            answers: None,
         };
         let json = rendered(Fact::Message(message), Some("iva"));
         assert_eq!(

@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tract_domain::{
-    Command, Context, Effect, Fact, Json, Policy, Reply, Thread, Timestamp, Topic, Transition, Turn, UserId,
+    Command, Context, Effect, Event, Fact, Json, Policy, Reply, Thread, Timestamp, Topic, Transition, Turn, UserId,
 };
 use uuid::Uuid;
 
@@ -286,7 +286,8 @@ impl Try<'_> {
                 Arc::new(entry.ok_or_else(|| Failure::Unavailable("a turn's message is missing".to_owned()))?)
             }
         };
-        let turn = Turn { conversation: entry.entry.conversation, epoch: entry.entry.control_epoch };
+        let entry = &entry.entry;
+        let turn = Turn { message: entry.sequence, conversation: entry.conversation, epoch: entry.control_epoch };
         Ok(match end {
             TurnEnd::Answered { answer, user_details } => {
                 // A late answer is discarded whole.
@@ -443,6 +444,10 @@ fn count(commit: &Commit) {
             }
             Fact::State(change) => {
                 metrics::counter!("tract_state_changes_total", "to" => change.to.as_str()).increment(1);
+            }
+            Fact::Event(Event::Feedback(feedback)) => {
+                let (rating, resolved) = (feedback.rating.to_string(), feedback.resolved.to_string());
+                metrics::counter!("tract_feedback_total", "rating" => rating, "resolved" => resolved).increment(1);
             }
             Fact::Event(_) => {}
         }

@@ -3,4 +3,5 @@
 pub(crate) mod payload;
 pub mod profile;
 
+pub(crate) use payload::BOT;
 pub use profile::Profile;

@@ -13,7 +13,7 @@ use tract_domain::{
 };
 
 /// The bot's name, as published clients know it.
-const BOT: &str = "gogo";
+pub(crate) const BOT: &str = "gogo";
 
 /// Whose conversation it is, and where.
 pub(crate) struct Setting<'a> {
@@ -307,6 +307,7 @@ mod tests {
             body: Body(r#"{"text":"hi","type":"TEXT","data":{"quick_replies":[]}}"#.into()),
             metadata: None,
             agent,
+            answers: None,
         })
     }
 

@@ -118,7 +118,7 @@ impl Thread {
     /// The next entry is a message.
     pub(super) fn say(&mut self, sender: Sender, body: Body) -> Vec<u8> {
         let by = (sender == Sender::Iva).then(ReceiverId::iva);
-        let message = Message { sender, by, body, metadata: None, agent: None };
+        let message = Message { sender, by, body, metadata: None, agent: None, answers: None };
         let hook = Registered { topic: Topic::MessageReceive, category: "message".to_owned() };
         self.body(&hook, Fact::Message(message))
     }

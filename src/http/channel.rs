@@ -2,7 +2,7 @@
 
 use super::auth::ChannelSide;
 use super::decode::{Int, Name, Nested, Text};
-use super::idempotency::{self, RequestKey, Scope, mark};
+use super::idempotency::{self, RequestKey, Scope, mark, rendered};
 use super::messages::unexpected;
 use super::request::Posted;
 use super::users::read_profile;
@@ -20,9 +20,9 @@ use sha2::{Digest, Sha256};
 use std::fmt::Write;
 use std::sync::Arc;
 use tract_actors::ports::{Endpoint, KeyHome, NewDelivery, OpenThread, StoreError, Tenants, UserWrite, What, Written};
-use tract_actors::router::{Ask, Failure};
+use tract_actors::router::{Answer, Ask, Failure};
 use tract_domain::{
-    BusinessId, ClientId, Command, DevicePlatform, Json, MessageType, Origin, Policy, Reply, Thread, Topic, UserId,
+    BusinessId, ClientId, Command, DevicePlatform, MessageType, Origin, Policy, Reply, Thread, Topic, Turn, UserId,
 };
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -162,7 +162,7 @@ impl Edge {
     ) -> Result<Response, Problem> {
         let platform = body.check()?;
         let (business, policy) = self.business(client, body.business_id)?;
-        let scope = Scope { client, receiver: "", route: "user", thread: "" };
+        let scope = Scope { client: Some(client), receiver: "", route: "user", thread: "" };
         let user_id = self.store.user_id(client, business, &body.auth_id);
         let key = key.map(|key| key.scoped(scope, KeyHome::User(user_id.clone()), self.now()));
         for _ in 0..TRIES {
@@ -202,7 +202,7 @@ impl Edge {
     }
 
     /// The business that is meant, with the policy of its threads.
-    fn business(&self, client: &ClientId, named: Option<Int>) -> Result<(BusinessId, Arc<Policy>), Problem> {
+    pub(super) fn business(&self, client: &ClientId, named: Option<Int>) -> Result<(BusinessId, Arc<Policy>), Problem> {
         let directory = self.tenancy.directory();
         let first = || directory.client(client).and_then(|c| c.businesses.first()).map(|b| b.business_id);
         let Some(business) = named.map(|Int(id)| id).or_else(first) else {
@@ -312,42 +312,69 @@ pub struct MessageLogged {
     message_type: u64,
 }
 
+/// A customer's message that is in its thread.
+pub(super) struct TakenIn {
+    pub(super) user_id: UserId,
+    pub(super) policy: Arc<Policy>,
+    /// Its turn, if the IVA has the thread.
+    pub(super) turn: Turn,
+    pub(super) message_id: u64,
+    pub(super) answer: Answer,
+}
+
+impl Edge {
+    /// Takes in a customer's message. Of a user who is known from another business it opens the thread here.
+    pub(super) async fn take_in(
+        &self,
+        client: &ClientId,
+        body: &LogMessage,
+        key: Option<RequestKey>,
+        route: &'static str,
+    ) -> Result<TakenIn, Problem> {
+        if body.message_type.0 != MessageType::Text.number() {
+            return Err(Problem::invalid("message_type", "must be 0, regular text"));
+        }
+        let said = hsl::customer_text(&body.message_body).map_err(|f| Problem::invalid("message_body", f))?;
+        let (business, policy) = self.business(client, Some(body.business_id))?;
+        let auth_id = &*body.user.0.auth_id;
+        let user_id = self.store.user_id(client, business, auth_id);
+        let scope = Scope { client: Some(client), receiver: "", route, thread: user_id.as_str() };
+        let ask = Ask {
+            idempotency: key.map(|key| key.scoped(scope, KeyHome::Thread(user_id.clone()), self.now())),
+            user_id: user_id.clone(),
+            client: client.clone(),
+            command: Command::Ceu { body: said, metadata: None },
+        };
+        let answer = match self.threads.ask(ask.clone()).await {
+            Err(Failure::UnknownUser) => {
+                self.open_for(client, auth_id, business, &policy, &user_id).await?;
+                self.threads.ask(ask).await?
+            }
+            answered => answered?,
+        };
+        let Reply::Message { entry, sequence, conversation, control_epoch } = answer.reply else {
+            return Err(unexpected(&answer.reply));
+        };
+        let turn = Turn { message: sequence, conversation, epoch: control_epoch };
+        let message_id = answer.message_ids.get(entry).copied().ok_or_else(Problem::internal)?;
+        Ok(TakenIn { user_id, policy, turn, message_id, answer })
+    }
+}
+
 /// `POST /v1.0/log_message_from_user/`
 pub async fn log_message(
     State(edge): State<Arc<Edge>>,
     side: ChannelSide,
     Posted { body, key }: Posted<LogMessage>,
 ) -> Result<Response, Problem> {
-    let message_type = MessageType::Text.number();
-    if body.message_type.0 != message_type {
-        return Err(Problem::invalid("message_type", "must be 0, regular text"));
-    }
-    let said = hsl::customer_text(&body.message_body).map_err(|f| Problem::invalid("message_body", f))?;
-    let (business, policy) = edge.business(&side.client, Some(body.business_id))?;
-    let auth_id = &*body.user.0.auth_id;
-    let user_id = edge.store.user_id(&side.client, business, auth_id);
-    let scope = Scope { client: &side.client, receiver: "", route: "log_message_from_user", thread: user_id.as_str() };
-    let ask = Ask {
-        idempotency: key.map(|key| key.scoped(scope, KeyHome::Thread(user_id.clone()), edge.now())),
-        user_id: user_id.clone(),
-        client: side.client.clone(),
-        command: Command::Ceu { body: said, metadata: None },
-    };
-    let answer = match edge.threads.ask(ask.clone()).await {
-        Err(Failure::UnknownUser) => {
-            edge.open_for(&side.client, auth_id, business, &policy, &user_id).await?;
-            edge.threads.ask(ask).await?
-        }
-        answered => answered?,
-    };
-    let Reply::Message { entry, .. } = answer.reply else { return Err(unexpected(&answer.reply)) };
+    let taken = edge.take_in(&side.client, &body, key, "log_message_from_user").await?;
     let logged = MessageLogged {
-        message_id: answer.message_ids.get(entry).copied().ok_or_else(Problem::internal)?,
+        message_id: taken.message_id,
         message_body: body.message_body,
-        created_at: wire::time(answer.at),
-        message_type,
+        created_at: wire::time(taken.answer.at),
+        message_type: body.message_type.0,
     };
-    Ok(mark(Answered(logged).into_response(), answer.replayed))
+    Ok(mark(Answered(logged).into_response(), taken.answer.replayed))
 }
 
 /// A channel webhook to enable.
@@ -399,7 +426,7 @@ pub async fn enable_webhook(
         let text = format!("business_id: business {business} has no channel webhook");
         return Err(Problem::new(StatusCode::NOT_FOUND, "unknown_webhook", text));
     }
-    let scope = Scope { client: &side.client, receiver: "", route: "webhook", thread: "" };
+    let scope = Scope { client: Some(&side.client), receiver: "", route: "webhook", thread: "" };
     let key = key.map(|key| key.scoped(scope, KeyHome::Configuration, edge.now()));
     if let Some(key) = &key
         && let Some(answer) = edge.kept(key).await?
@@ -425,10 +452,6 @@ fn create_user_id(user_id: &UserId, origin: Origin, endpoint: &Endpoint) -> Stri
         let _ = write!(id, "{byte:02x}");
         id
     })
-}
-
-fn rendered<T: Serialize>(value: &T) -> Json {
-    Json(serde_json::to_string(value).unwrap_or_default().into())
 }
 
 fn contended() -> Problem {

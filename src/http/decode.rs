@@ -81,6 +81,39 @@ fn out_of_range<E: de::Error>() -> E {
     E::custom(format_args!("must be an integer from 0 to {MAX_INTEGER}"))
 }
 
+/// Yes or no, also as 1 or 0, or as one of these in a string: sloppy clients send them all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Flag(pub bool);
+
+impl<'de> Deserialize<'de> for Flag {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct FlagVisitor;
+        impl Visitor<'_> for FlagVisitor {
+            type Value = Flag;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("true or false")
+            }
+            fn visit_bool<E: de::Error>(self, yes: bool) -> Result<Flag, E> {
+                Ok(Flag(yes))
+            }
+            fn visit_u64<E: de::Error>(self, number: u64) -> Result<Flag, E> {
+                match number {
+                    0 | 1 => Ok(Flag(number == 1)),
+                    _ => Err(E::custom("must be true or false")),
+                }
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Flag, E> {
+                match text {
+                    "true" | "1" => Ok(Flag(true)),
+                    "false" | "0" => Ok(Flag(false)),
+                    _ => Err(E::custom("must be true or false")),
+                }
+            }
+        }
+        deserializer.deserialize_any(FlagVisitor)
+    }
+}
+
 /// Reads a decimal integer from 0 to 2^53.
 pub fn integer(text: &str) -> Option<u64> {
     let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());

@@ -13,6 +13,7 @@ use std::sync::{
     Arc,
     atomic::{AtomicBool, Ordering},
 };
+use tokio::sync::Semaphore;
 use tract_actors::Couriers;
 use tract_actors::ports::{Clock, Endpoint, Store, StoredThread};
 use tract_actors::router::{Answer, Ask, Failure, Router};
@@ -91,6 +92,8 @@ pub struct Edge {
     pub readiness: Readiness,
     /// What this node is called.
     pub node_id: String,
+    /// Places for callers that wait for the IVA's replies.
+    pub waiting: Semaphore,
     /// When this process began.
     pub started_at: Timestamp,
 }

@@ -3,6 +3,7 @@
 use super::{Edge, Problem};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::{IntoResponse, Response};
+use serde::Serialize;
 use sha2::{Digest, Sha256};
 use tract_actors::ports::{IdempotencyKey, KeptAnswer, KeyHome, StoreError};
 use tract_domain::{ClientId, Json, Timestamp};
@@ -39,7 +40,7 @@ impl RequestKey {
     pub fn scoped(&self, scope: Scope<'_>, home: KeyHome, now: Timestamp) -> IdempotencyKey {
         let mut hash = Sha256::new();
         // Each part behind its length, so that no two scopes can run together into the same bytes.
-        for part in [scope.client.as_str(), scope.receiver, scope.route, scope.thread, &self.key] {
+        for part in [scope.client.map_or("", ClientId::as_str), scope.receiver, scope.route, scope.thread, &self.key] {
             hash.update((part.len() as u64).to_be_bytes());
             hash.update(part);
         }
@@ -50,9 +51,9 @@ impl RequestKey {
 /// Within what a key means one thing.
 #[derive(Debug, Clone, Copy)]
 pub struct Scope<'a> {
-    /// The client.
-    pub client: &'a ClientId,
-    /// The receiver; empty on the channel side.
+    /// The client; none for the operator.
+    pub client: Option<&'a ClientId>,
+    /// The receiver; empty on the channel side. Of the operator's, the tool that is changed.
     pub receiver: &'a str,
     /// The operation, under its first name whatever alias was called.
     pub route: &'a str,
@@ -76,6 +77,18 @@ impl Edge {
 }
 
 impl Edge {
+    /// An operator's key for this route, and for the tool that it changes, if one.
+    pub fn operators(&self, key: Option<RequestKey>, route: &'static str, tool: &str) -> Option<IdempotencyKey> {
+        let scope = Scope { client: None, receiver: tool, route, thread: "" };
+        key.map(|key| key.scoped(scope, KeyHome::Configuration, self.now()))
+    }
+    /// The body that was kept for this key, if there is a key and it was used.
+    pub async fn kept_for(&self, key: Option<&IdempotencyKey>) -> Result<Option<Json>, Problem> {
+        match key {
+            None => Ok(None),
+            Some(key) => self.kept(key).await,
+        }
+    }
     /// Keeps the body for this key, of what was done in more than one step. If that fails, the
     /// outcome is unknown to the caller, for it was done.
     pub async fn keep(&self, key: IdempotencyKey, body: &Json) -> Result<(), Problem> {
@@ -89,6 +102,11 @@ pub fn mark(mut response: Response, replayed: bool) -> Response {
         response.headers_mut().insert(REPLAYED.clone(), HeaderValue::from_static("true"));
     }
     response
+}
+
+/// An answer's JSON text.
+pub fn rendered<T: Serialize>(value: &T) -> Json {
+    Json(serde_json::to_string(value).unwrap_or_default().into())
 }
 
 /// An answer from a JSON text.
@@ -122,13 +140,14 @@ mod tests {
         let other = ClientId::new("acmes").unwrap();
         let key = read(b"k").unwrap().unwrap();
         let now = Timestamp(5);
-        let scope = Scope { client: &client, receiver: "prinkle", route: "r", thread: "t" };
+        let scope = Scope { client: Some(&client), receiver: "prinkle", route: "r", thread: "t" };
         let scoped = |key: &RequestKey, scope| key.scoped(scope, KeyHome::Configuration, now);
         let hash = |scope| scoped(&key, scope).key;
         let all = [
             hash(scope),
-            hash(Scope { client: &other, ..scope }),
-            hash(Scope { client: &other, receiver: "rinkle", ..scope }),
+            hash(Scope { client: Some(&other), ..scope }),
+            hash(Scope { client: Some(&other), receiver: "rinkle", ..scope }),
+            hash(Scope { client: None, ..scope }),
             hash(Scope { receiver: "prinkler", route: "", ..scope }),
             hash(Scope { route: "rt", thread: "", ..scope }),
             scoped(&read(b"kk").unwrap().unwrap(), scope).key,

@@ -44,6 +44,12 @@ pub struct Success {
     success: bool,
 }
 
+impl Success {
+    pub(super) fn new() -> Self {
+        Self { success: true }
+    }
+}
+
 /// `POST /integration/external/v1.0/send_chat_to_agent/`
 pub async fn send_chat_to_agent(
     State(edge): State<Arc<Edge>>,
@@ -59,8 +65,12 @@ pub async fn send_chat_to_agent(
     if stored.key.business != body.business_id.0 {
         return Err(Problem::unknown_user());
     }
-    let scope =
-        Scope { client: &caller.client, receiver: "", route: "send_chat_to_agent", thread: body.user_name.as_str() };
+    let scope = Scope {
+        client: Some(&caller.client),
+        receiver: "",
+        route: "send_chat_to_agent",
+        thread: body.user_name.as_str(),
+    };
     let ask = Ask {
         idempotency: key.map(|key| key.scoped(scope, KeyHome::Thread(body.user_name.clone()), edge.now())),
         user_id: body.user_name.clone(),
@@ -71,5 +81,5 @@ pub async fn send_chat_to_agent(
         },
     };
     let answer = edge.threads.ask(ask).await?;
-    Ok(mark(Answered(Success { success: true }).into_response(), answer.replayed))
+    Ok(mark(Answered(Success::new()).into_response(), answer.replayed))
 }

@@ -202,7 +202,8 @@ impl Edge {
 
     fn thread_key(&self, key: &RequestKey, caller: &Caller, route: &str, user_id: &UserId) -> IdempotencyKey {
         let receiver: &ReceiverId = &caller.receiver;
-        let scope = Scope { client: &caller.client, receiver: receiver.as_str(), route, thread: user_id.as_str() };
+        let scope =
+            Scope { client: Some(&caller.client), receiver: receiver.as_str(), route, thread: user_id.as_str() };
         key.scoped(scope, KeyHome::Thread(user_id.clone()), self.now())
     }
 }

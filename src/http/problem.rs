@@ -124,6 +124,11 @@ impl Problem {
         self.code
     }
 
+    /// The sentence.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
     /// The body, in this shape.
     pub fn body(&self, shape: Shape, request_id: &str) -> Value {
         let mut body = Map::new();
@@ -185,12 +190,13 @@ impl From<Refusal> for Problem {
             | Refusal::ReceiverNotActive { .. }
             | Refusal::OfferPending { .. }
             | Refusal::RequestPending { .. }
-            | Refusal::NoOffer { .. } => StatusCode::CONFLICT,
+            | Refusal::NoOffer { .. }
+            | Refusal::DuplicateFeedback => StatusCode::CONFLICT,
             Refusal::SenderNotAllowed { .. }
             | Refusal::NotAReceiver(_)
             | Refusal::NotPermitted { .. }
             | Refusal::TargetNotPermitted { .. } => StatusCode::FORBIDDEN,
-            Refusal::UnknownReceiver(_) => StatusCode::NOT_FOUND,
+            Refusal::UnknownReceiver(_) | Refusal::NoConversation => StatusCode::NOT_FOUND,
         };
         let holder = refusal.holder().map(|(active, epoch)| (active.clone(), epoch));
         Self { holder, ..Self::new(status, refusal.code(), refusal.to_string()) }

@@ -4,11 +4,11 @@
 
 use super::auth::Auth;
 use super::{
-    Edge, admin, channel, control, deliveries, history, hooks, integration, messages, operations, signed, threads,
-    users,
+    Edge, admin, channel, control, deliveries, feedback, history, hooks, integration, messages, operations, signed,
+    sync, threads, users,
 };
 use axum::handler::Handler;
-use axum::http::Method;
+use axum::http::{Method, StatusCode};
 use axum::routing::{MethodFilter, MethodRouter, on};
 use std::sync::Arc;
 use utoipa::openapi::{RefOr, Schema};
@@ -37,6 +37,8 @@ pub struct Route {
     pub query: &'static [Parameter],
     /// Its answer; none for what is not JSON.
     pub gives: Option<SchemaOf>,
+    /// The status of success.
+    pub success: StatusCode,
     pub(super) handler: MethodRouter<Arc<Edge>>,
 }
 
@@ -101,6 +103,7 @@ impl Route {
             takes: None,
             query: &[],
             gives: None,
+            success: StatusCode::OK,
             handler: on(filter, handler),
         }
     }
@@ -110,6 +113,9 @@ impl Route {
     }
     fn aliases(self, aliases: &'static [&'static str]) -> Self {
         Self { aliases, ..self }
+    }
+    fn created(self) -> Self {
+        Self { success: StatusCode::CREATED, ..self }
     }
     fn idempotent(self) -> Self {
         Self { idempotent: true, ..self }
@@ -316,6 +322,31 @@ fn channel_routes() -> Vec<Route> {
         .takes::<channel::LogMessage>()
         .gives::<channel::MessageLogged>()
         .idempotent(),
+        Route::new(
+            POST,
+            "/v1.0/sync_message_from_user",
+            Auth::Channel,
+            "Take in a customer's message and wait for the bot's replies",
+            sync::sync_message,
+        )
+        .about("As `log_message_from_user`, and the replies go to the channel webhook all the same, under the same ids. Waits \
+                for the bot's own time-out and 5 seconds, at most a minute; then, or when an agent has the conversation, \
+                `message` is empty.")
+        .takes::<channel::LogMessage>()
+        .gives::<sync::SyncReply>()
+        .idempotent(),
+        Route::new(
+            POST,
+            "/v1.0/log_feedback_from_user",
+            Auth::Channel,
+            "Take in what a customer thinks of the conversation",
+            feedback::log_feedback,
+        )
+        .about("It stands in the thread's feed; no hook tells of it. Again within an hour is 409 `duplicate_feedback`.")
+        .takes::<feedback::LogFeedback>()
+        .gives::<integration::Success>()
+        .created()
+        .idempotent(),
         Route::new(POST, "/v1.0/webhook", Auth::Channel, "Enable the channel webhook again", channel::enable_webhook)
             .about("What was kept while it was disabled is sent, in order.")
             .takes::<channel::EnableWebhook>()
@@ -357,7 +388,7 @@ fn channel_routes() -> Vec<Route> {
 /// Part C: the operator.
 fn admin_routes() -> Vec<Route> {
     use Auth::Admin;
-    use admin::{certificates, hooks as endpoints, nodes, tenants, threads, tokens};
+    use admin::{certificates, drain, hooks as endpoints, nodes, tenants, threads, tokens};
     vec![
         Route::new(POST, "/admin/v1/apply", Admin, "Create or update tenants", tenants::apply)
             .about(
@@ -365,7 +396,8 @@ fn admin_routes() -> Vec<Route> {
                     same again changes nothing.",
             )
             .takes_object()
-            .gives::<tenants::Applied>(),
+            .gives::<tenants::Applied>()
+            .idempotent(),
         Route::new(GET, "/admin/v1/ects", Admin, "List external chat tools", tenants::list_ects).gives_object(),
         Route::new(GET, "/admin/v1/ects/{ect_id}", Admin, "An external chat tool", tenants::get_ect).gives_object(),
         Route::new(PUT, "/admin/v1/ects/{ect_id}", Admin, "Create or replace an external chat tool", tenants::put_ect)
@@ -392,7 +424,8 @@ fn admin_routes() -> Vec<Route> {
         )
         .about("One that is held already keeps its id.")
         .takes::<certificates::UploadCertificate>()
-        .gives::<certificates::CertificateView>(),
+        .gives::<certificates::CertificateView>()
+        .idempotent(),
         Route::new(GET, "/admin/v1/ects/{ect_id}/certificates/{uuid}", Admin, "A certificate", certificates::show)
             .gives::<certificates::CertificateView>(),
         Route::new(
@@ -463,7 +496,8 @@ fn admin_routes() -> Vec<Route> {
                 "What was kept while it was disabled is sent, in order. Enabling one that is enabled changes nothing.",
             )
             .takes::<endpoints::WhichEndpoint>()
-            .gives::<endpoints::EndpointEnabled>(),
+            .gives::<endpoints::EndpointEnabled>()
+            .idempotent(),
         Route::new(GET, "/admin/v1/dead_letters", Admin, "Deliveries that were given up", endpoints::dead_letters)
             .about("Of all clients, of one, or of one endpoint. They are kept for 7 days.")
             .query(&[CLIENT_ID, ENDPOINT, LIMIT, CURSOR])
@@ -471,7 +505,8 @@ fn admin_routes() -> Vec<Route> {
         Route::new(POST, "/admin/v1/dead_letters/replay", Admin, "Send dead letters again", endpoints::replay)
             .about("One by its `webhook_id`, or all since a time. They carry `replayed: true` and may be out of order.")
             .takes::<endpoints::ReplayDeadLetters>()
-            .gives::<deliveries::DeliveriesReplayed>(),
+            .gives::<deliveries::DeliveriesReplayed>()
+            .idempotent(),
         Route::new(GET, "/admin/v1/nodes", Admin, "The nodes that share the store", nodes::list)
             .about("Which there are, as the one that is asked has heard, and how many partitions each acts for.")
             .gives::<nodes::Nodes>(),
@@ -481,6 +516,16 @@ fn admin_routes() -> Vec<Route> {
         Route::new(GET, "/admin/v1/threads/{user_id}", Admin, "A thread with its feed", threads::show)
             .query(&[AFTER, LIMIT])
             .gives::<threads::ThreadWithFeed>(),
+        Route::new(POST, "/admin/v1/drain", Admin, "Move threads to another receiver", drain::drain)
+            .about(
+                "Every thread that a receiver holds, or that a filter matches. A conversation goes on as the same one: an \
+                    agent tool has to answer it as a hand-off, the bot gets it in `bot`. Threads at rest change hands, so that \
+                    their next conversation opens there. Does as much as it can in 20 seconds: while `next` is there, ask \
+                    again with it as `cursor`.",
+            )
+            .takes::<drain::DrainReceiver>()
+            .gives::<drain::Drained>()
+            .idempotent(),
     ]
 }
 

@@ -132,6 +132,7 @@ mod tests {
                 body: Body(r#"{"text":"where is \"it\"?","type":"TEXT","data":{}}"#.into()),
                 metadata: metadata.map(|m| Json(m.into())),
                 agent: None,
+                answers: None,
             }),
         };
         let user_id = UserId::new("u-1").unwrap();

@@ -52,6 +52,12 @@ pub type Keep = Option<(IdempotencyKey, Json)>;
 /// As [`Keep`], where the body shows the hook as it came to be.
 pub type KeepHook = Option<(IdempotencyKey, fn(&Hook) -> Json)>;
 
+/// As [`Keep`], where the body tells what was made.
+pub type KeepMade = Option<(IdempotencyKey, fn(&[Made]) -> Json)>;
+
+/// As [`Keep`], where the body shows the certificate as it is held.
+pub type KeepCertificate = Option<(IdempotencyKey, fn(&Certificate) -> Json)>;
+
 /// As [`Keep`], where the body says until when the old secret signs.
 pub type KeepUntil = Option<(IdempotencyKey, fn(Timestamp) -> Json)>;
 
@@ -112,10 +118,17 @@ impl Tenancy {
 
     /// Creates or updates what is declared, all or nothing; idempotent. Says what it made, in the declaration's order;
     /// certificates are told each time. A secret that it replaces still signs for a day.
-    pub async fn apply(&self, declaration: Declaration, now: Timestamp) -> Result<Vec<Made>, TenancyError> {
+    /// `keep` commits in the same step.
+    pub async fn apply(
+        &self,
+        declaration: Declaration,
+        now: Timestamp,
+        keep: KeepMade,
+    ) -> Result<Vec<Made>, TenancyError> {
         let decide = |directory: &Directory| {
             let plan = plan::plan(&declaration, directory, self.rules, now)?;
-            Ok(Decided::new(plan.changes, plan.made))
+            let keep = keep.clone().map(|(key, render)| (key, render(&plan.made)));
+            Ok(Decided { changes: plan.changes, keep, answer: plan.made })
         };
         self.change(decide).await
     }
@@ -238,21 +251,23 @@ impl Tenancy {
         };
         self.change(decide).await
     }
-    /// Has an ECT hold a certificate; one that it holds already keeps its id.
+    /// Has an ECT hold a certificate; one that it holds already keeps its id. `keep` commits in the same step.
     pub async fn add_certificate(
         &self,
         ect: &ReceiverId,
         parsed: &certificate::Parsed,
+        keep: KeepCertificate,
     ) -> Result<Certificate, TenancyError> {
         let decide = |directory: &Directory| {
             let ect = directory.ect(ect).ok_or(TenancyError::Unknown("ECT"))?;
+            let kept = |held: &Certificate| keep.clone().map(|(key, render)| (key, render(held)));
             if let Some(held) = ect.certificates.iter().find(|held| held.fingerprint == parsed.fingerprint) {
-                return Ok(Decided::new(Vec::new(), held.clone()));
+                return Ok(Decided { changes: Vec::new(), keep: kept(held), answer: held.clone() });
             }
             let new = plan::hold(parsed);
             let mut ect = Ect::clone(ect);
             ect.certificates.push(new.clone());
-            Ok(Decided::new(vec![Change::Ect(Arc::new(ect))], new))
+            Ok(Decided { changes: vec![Change::Ect(Arc::new(ect))], keep: kept(&new), answer: new })
         };
         self.change(decide).await
     }

@@ -17,7 +17,7 @@ pub mod secrets;
 
 pub use declaration::{Declaration, Made};
 pub use directory::Directory;
-pub use keeper::{Tenancy, TenancyError};
+pub use keeper::{KeepMade, Tenancy, TenancyError};
 pub use model::{
     Business, Certificate, ChannelWebhook, Client, Disabled, Ect, EndpointState, Hook, Iva, PassScope, Previous,
     ReceiveScope, Secret, Secrets,

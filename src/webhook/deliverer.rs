@@ -356,6 +356,7 @@ mod tests {
                 body: Body("{}".into()),
                 metadata: None,
                 agent: None,
+                answers: None,
             };
             let entry = Entry {
                 sequence: 1,

@@ -55,7 +55,7 @@ pub(crate) fn entry(hook: &Hook, user_id: &UserId, stored: &StoredEntry, replaye
             let said = agent_fields(Metadata::of(metadata.as_ref()), agent.as_ref()).with("by", by);
             report(hook, user_id, entry, said, replayed)
         }
-        Fact::Event(Event::Iva { .. }) => None,
+        Fact::Event(Event::Iva { .. } | Event::Feedback(_)) => None,
         Fact::State(change) => report(hook, user_id, entry, state(change), replayed),
         Fact::Control(change) => report(hook, user_id, entry, control(entry, change), replayed),
     }
@@ -210,6 +210,7 @@ mod tests {
             body: Body(r#"{"text":"hi","type":"TEXT","data":{}}"#.into()),
             metadata: meta(&json!({"sequence": "theirs", "order": {"no": 5}})),
             agent: None,
+            answers: None,
         };
         let receive = hook(Topic::MessageReceive, "message");
         let expected = json!({

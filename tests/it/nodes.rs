@@ -312,7 +312,7 @@ async fn a_delivery_for_a_hook_that_another_node_has_just_made_is_not_thrown_awa
     let declared = json!({"ect": [{"ect_id": "sprinkle", "fqdn": "sprinkle.example"}],
         "client": [{"client_id": "acme", "ects": ["sprinkle"], "default_receiver": "sprinkle",
             "business": [{"business_id": 1}]}]});
-    ahead.apply(serde_json::from_value(declared).unwrap(), NOW).await.unwrap();
+    ahead.apply(serde_json::from_value(declared).unwrap(), NOW, None).await.unwrap();
     let made = Hook {
         client: client("acme"),
         receiver: receiver("sprinkle"),

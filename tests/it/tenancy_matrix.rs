@@ -110,6 +110,14 @@ fn probe(method: &Method, path: &str) -> Option<Probe> {
             Call::body(json!({"user": {"auth_id": ids.auth_id}, "message_body": "hi", "message_type": 0,
                 "business_id": ids.business}))
         }),
+        ("POST", "/v1.0/sync_message_from_user") => Names(|ids| {
+            Call::body(json!({"user": {"auth_id": ids.auth_id}, "message_body": "hi", "message_type": 0,
+                "business_id": ids.business}))
+        }),
+        ("POST", "/v1.0/log_feedback_from_user") => Names(|ids| {
+            Call::body(json!({"auth_id": ids.auth_id, "business_id": ids.business, "query_resolved": true,
+                "query_rating": 1}))
+        }),
         ("POST", "/integration/external/v1.0/send_chat_to_agent") => Names(|ids| {
             Call::body(json!({"user_name": ids.user_id, "business_id": ids.business, "team_name": "billing"}))
         }),

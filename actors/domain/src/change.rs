@@ -158,11 +158,11 @@ impl<'a> Change<'a> {
         entry
     }
 
-    /// Something is reported; the agent side's reports go to every other receiver.
+    /// Something is reported; the agent side's reports go to every other receiver, the rest stands in the thread only.
     pub(crate) fn report(&mut self, event: crate::Event) -> usize {
         let told = match &event {
             crate::Event::Agent { topic, by, .. } => Some((*topic, by.clone())),
-            crate::Event::Iva { .. } => None,
+            crate::Event::Iva { .. } | crate::Event::Feedback(_) => None,
         };
         let entry = self.record(Fact::Event(event));
         if let Some((topic, by)) = told {

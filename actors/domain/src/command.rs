@@ -1,6 +1,6 @@
 //! What can be asked of a thread.
 
-use crate::{Agent, Body, Json, ReceiverId, Sender};
+use crate::{Agent, Body, Feedback, Json, ReceiverId, Sender};
 
 /// One request, as the edge understood it; whose token made it is `by`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,6 +72,15 @@ pub enum Command {
         countdown_ms: u64,
         /// What the caller adds, such as the team to name; an object.
         metadata: Option<Json>,
+    },
+    /// `log_feedback_from_user` (section 10): the customer judges the last conversation.
+    Feedback(Feedback),
+    /// The operator moves the thread from one receiver to another (section 11).
+    Drain {
+        /// Who holds it.
+        from: ReceiverId,
+        /// Who is to hold it.
+        to: ReceiverId,
     },
 }
 
@@ -146,9 +155,12 @@ impl ControlOp {
     }
 }
 
-/// The moment that a turn of the IVA belongs to. If either number has changed, its answer is late.
+/// The message that a turn of the IVA answers, and the moment that it belongs to. If conversation or epoch has changed, the
+/// answer is late.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Turn {
+    /// The sequence of the customer's message.
+    pub message: u64,
     /// The conversation of the customer's message.
     pub conversation: u64,
     /// The epoch of the customer's message.

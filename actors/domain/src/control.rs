@@ -37,6 +37,8 @@ pub enum Cause {
     ReturnToDefault,
     /// The holder is no longer a receiver of the client.
     ReceiverRemoved,
+    /// The operator moved it: the receiver is being drained.
+    Drain,
     /// `aeu_events.allocated`
     Allocated,
     /// `aeu_events.user_timeout`

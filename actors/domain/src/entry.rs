@@ -50,6 +50,9 @@ pub struct Message {
     /// The agent it speaks for: the one in its own metadata, else the last allocated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent: Option<Agent>,
+    /// The sequence of the customer's message whose turn brought this one; none for what was said without being asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answers: Option<u64>,
 }
 
 /// A human agent, as an ECT names it.
@@ -104,6 +107,20 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         detail: Option<String>,
     },
+    /// The customer judged the conversation.
+    Feedback(Feedback),
+}
+
+/// What a customer thinks of a conversation (section 10).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Feedback {
+    /// `query_resolved`
+    pub resolved: bool,
+    /// `query_rating`, 1 to 5.
+    pub rating: u8,
+    /// `feedback`, in the customer's words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub comment: Option<String>,
 }
 
 /// What can be noted about the IVA (section 9).

@@ -28,7 +28,7 @@ pub mod topic;
 pub use command::{AgentEvent, Command, ControlOp, ControlRequest, IvaAnswer, Turn};
 pub use control::{Cause, Handoff, Offer, Request};
 pub use effect::{ChannelEvent, Effect};
-pub use entry::{Agent, Completion, ControlAction, ControlChange, Entry, Event, Fact, Message, StateChange};
+pub use entry::{Agent, Completion, ControlAction, ControlChange, Entry, Event, Fact, Feedback, Message, StateChange};
 pub use ids::{BusinessId, ClientId, ReceiverId, Timestamp, UserId};
 pub use lifecycle::{Phase, State};
 pub use message::{Body, DevicePlatform, Json, MessageType, Sender};

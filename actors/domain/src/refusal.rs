@@ -119,6 +119,12 @@ pub enum Refusal {
         /// The present epoch.
         epoch: u64,
     },
+    /// There is no conversation yet that feedback could be about.
+    #[error("there is no conversation yet")]
+    NoConversation,
+    /// The customer gave feedback within the last hour.
+    #[error("duplicate feedback")]
+    DuplicateFeedback,
 }
 
 impl Refusal {
@@ -138,6 +144,8 @@ impl Refusal {
             Self::OfferPending { .. } => "offer_pending",
             Self::RequestPending { .. } => "request_pending",
             Self::NoOffer { .. } => "no_offer",
+            Self::NoConversation => "no_conversation",
+            Self::DuplicateFeedback => "duplicate_feedback",
         }
     }
     /// Who holds the thread, and its epoch, where the refusal is about its present state.
@@ -155,7 +163,9 @@ impl Refusal {
             | Self::NotAReceiver(_)
             | Self::UnknownReceiver(_)
             | Self::NotPermitted { .. }
-            | Self::TargetNotPermitted { .. } => None,
+            | Self::TargetNotPermitted { .. }
+            | Self::NoConversation
+            | Self::DuplicateFeedback => None,
         }
     }
 }

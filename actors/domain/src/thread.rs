@@ -40,12 +40,22 @@ pub struct Thread {
     pub(crate) details: Option<ConversationDetails>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) countdown: Option<Countdown>,
+    /// When the customer last gave feedback.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) feedback_at: Option<Timestamp>,
+    /// The sequence of the last message of the customer whose turn with the IVA is over, whatever came of it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(crate) answered: u64,
     /// Which conversations each receiver has held, and up to where it has been sent messages.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) held: BTreeMap<ReceiverId, Held>,
     /// The last control changes, oldest first: why the thread is where it is.
     #[serde(default, skip_serializing_if = "VecDeque::is_empty")]
     pub(crate) history: VecDeque<Step>,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// The IVA's own notes on a conversation (section 9).
@@ -212,6 +222,10 @@ impl Thread {
             && self.conversation == turn.conversation
             && self.control.epoch == turn.epoch
     }
+    /// The sequence of the last message of the customer whose turn with the IVA is over, whatever came of it; 0 for none.
+    pub fn answered(&self) -> u64 {
+        self.answered
+    }
     /// Whether this receiver ever held this conversation.
     pub fn has_held(&self, receiver: &ReceiverId, conversation: u64) -> bool {
         let held = self.held.get(receiver);
@@ -273,6 +287,8 @@ impl Thread {
             opened_after: origin.sequence,
             details: None,
             countdown: None,
+            feedback_at: None,
+            answered: 0,
             held: BTreeMap::new(),
             history: VecDeque::new(),
         }
@@ -303,11 +319,13 @@ impl Thread {
             Command::Control(request) => decide::control::operate(change, request),
             Command::HandoffAnswered { by, epoch } => Ok(decide::handoff::answered(change, by, *epoch)),
             Command::IvaAnswered { turn, answer } => Ok(decide::iva::answered(change, *turn, answer)),
-            Command::IvaDeferred { .. } => Ok(change.done(Reply::Done)),
+            Command::IvaDeferred { turn } => Ok(decide::iva::deferred(change, *turn)),
             Command::IvaBroke { turn, reason } => Ok(decide::iva::broke(change, *turn, reason)),
             Command::SendToAgent { countdown_ms, metadata } => {
                 decide::handoff::count_down(change, *countdown_ms, metadata.as_ref())
             }
+            Command::Feedback(feedback) => decide::feedback::given(change, feedback),
+            Command::Drain { from, to } => decide::drain::move_on(change, from, to),
         }
     }
 }

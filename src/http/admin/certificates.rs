@@ -2,14 +2,15 @@
 
 use crate::http::auth::Admin;
 use crate::http::request::{InPath, Posted};
-use crate::http::{Edge, Problem};
+use crate::http::{Edge, Problem, idempotency};
 use crate::tenancy::{Certificate, certificate};
 use axum::Json as Answered;
 use axum::extract::State;
+use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::sync::Arc;
-use tract_domain::{ReceiverId, Timestamp};
+use tract_domain::{Json, ReceiverId, Timestamp};
 use utoipa::ToSchema;
 
 /// A certificate to upload.
@@ -54,6 +55,10 @@ fn shown(held: &Certificate) -> CertificateView {
     }
 }
 
+fn rendered(held: &Certificate) -> Json {
+    idempotency::rendered(&shown(held))
+}
+
 fn all(edge: &Edge, id: &ReceiverId) -> Result<Vec<CertificateView>, Problem> {
     let directory = edge.tenancy.directory();
     let ect = directory.ect(id).ok_or_else(|| Problem::unknown("ECT"))?;
@@ -84,12 +89,17 @@ pub async fn upload(
     State(edge): State<Arc<Edge>>,
     _: Admin,
     InPath(id): InPath<ReceiverId>,
-    Posted { body, .. }: Posted<UploadCertificate>,
-) -> Result<Answered<CertificateView>, Problem> {
+    Posted { body, key }: Posted<UploadCertificate>,
+) -> Result<Response, Problem> {
+    let key = edge.operators(key, "admin/certificates", id.as_str());
+    if let Some(answer) = edge.kept_for(key.as_ref()).await? {
+        return Ok(idempotency::body(&answer, true));
+    }
     let parsed = certificate::parse(&body.pem).map_err(|fault| Problem::invalid("pem", fault))?;
-    let held = edge.tenancy.add_certificate(&id, &parsed).await?;
+    let keep = key.map(|key| (key, rendered as fn(&Certificate) -> Json));
+    let held = edge.tenancy.add_certificate(&id, &parsed, keep).await?;
     tracing::info!(ect = %id, uuid = held.uuid, "holds a certificate");
-    Ok(Answered(shown(&held)))
+    Ok(Answered(shown(&held)).into_response())
 }
 
 /// `DELETE /admin/v1/ects/{ect_id}/certificates/{uuid}`

@@ -3,12 +3,14 @@
 use crate::http::auth::Admin;
 use crate::http::decode::{Name, Text};
 use crate::http::deliveries::{self, DeliveriesReplayed, DeliveryView};
+use crate::http::idempotency::{self, rendered};
 use crate::http::request::{Params, Posted};
 use crate::http::{Edge, Problem};
 use crate::tenancy::Directory;
 use crate::wire;
 use axum::Json as Answered;
 use axum::extract::State;
+use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -146,11 +148,16 @@ pub struct EndpointEnabled {
 pub async fn enable(
     State(edge): State<Arc<Edge>>,
     _: Admin,
-    Posted { body, .. }: Posted<WhichEndpoint>,
-) -> Result<Answered<EndpointEnabled>, Problem> {
+    Posted { body, key }: Posted<WhichEndpoint>,
+) -> Result<Response, Problem> {
+    let key = edge.operators(key, "admin/hooks/enable", "");
+    if let Some(answer) = edge.kept_for(key.as_ref()).await? {
+        return Ok(idempotency::body(&answer, true));
+    }
     let endpoint = Endpoint::from_name(&body.endpoint);
-    edge.tenancy.enable(&endpoint, edge.now(), None).await?;
-    Ok(Answered(EndpointEnabled { endpoint: body.endpoint.into(), enabled: true }))
+    let answer = rendered(&EndpointEnabled { endpoint: body.endpoint.into(), enabled: true });
+    edge.tenancy.enable(&endpoint, edge.now(), key.map(|key| (key, answer.clone()))).await?;
+    Ok(idempotency::body(&answer, false))
 }
 
 /// A page of dead letters.
@@ -202,12 +209,20 @@ pub struct ReplayDeadLetters {
 pub async fn replay(
     State(edge): State<Arc<Edge>>,
     _: Admin,
-    Posted { body, .. }: Posted<ReplayDeadLetters>,
-) -> Result<Answered<DeliveriesReplayed>, Problem> {
+    Posted { body, key }: Posted<ReplayDeadLetters>,
+) -> Result<Response, Problem> {
+    let key = edge.operators(key, "admin/dead_letters/replay", "");
+    if let Some(answer) = edge.kept_for(key.as_ref()).await? {
+        return Ok(idempotency::body(&answer, true));
+    }
     let which = deliveries::which(body.webhook_id.as_ref(), body.since.as_ref())?;
     let named = body.endpoint.as_deref().map(Endpoint::from_name);
     let endpoints = endpoints(&edge.tenancy.directory(), body.client_id.as_ref(), named)?;
-    Ok(Answered(edge.replay(endpoints, which).await?))
+    let answer = rendered::<DeliveriesReplayed>(&edge.replay(endpoints, which).await?);
+    if let Some(key) = key {
+        edge.keep(key, &answer).await?;
+    }
+    Ok(idempotency::body(&answer, false))
 }
 
 fn known(directory: &Directory, endpoint: &Endpoint) -> Result<(), Problem> {

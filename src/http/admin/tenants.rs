@@ -3,14 +3,15 @@
 use super::view;
 use crate::http::auth::Admin;
 use crate::http::request::{InPath, Params, Posted};
-use crate::http::{Edge, Problem};
-use crate::tenancy::{Client, Declaration, Made, TenancyError};
+use crate::http::{Edge, Problem, idempotency};
+use crate::tenancy::{Client, Declaration, KeepMade, Made, TenancyError};
 use axum::Json as Answered;
 use axum::extract::State;
+use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
-use tract_domain::{BusinessId, ClientId, ReceiverId};
+use tract_domain::{BusinessId, ClientId, Json, ReceiverId};
 use utoipa::ToSchema;
 
 /// What applying made: ids and secrets, each shown this once.
@@ -36,18 +37,33 @@ pub struct MadeView {
 pub async fn apply(
     State(edge): State<Arc<Edge>>,
     _: Admin,
-    Posted { body, .. }: Posted<Map<String, Value>>,
-) -> Result<Answered<Applied>, Problem> {
-    Ok(Answered(Applied { made: apply_value(&edge, Value::Object(body)).await? }))
+    Posted { body, key }: Posted<Map<String, Value>>,
+) -> Result<Response, Problem> {
+    let key = edge.operators(key, "admin/apply", "");
+    if let Some(answer) = edge.kept_for(key.as_ref()).await? {
+        return Ok(idempotency::body(&answer, true));
+    }
+    let keep = key.map(|key| (key, without_secrets as fn(&[Made]) -> Json));
+    let made = apply_value(&edge, Value::Object(body), keep).await?;
+    Ok(Answered(Applied { made }).into_response())
+}
+
+/// What is kept of an answer: the ids of certificates are no secrets, the rest is shown once.
+fn without_secrets(made: &[Made]) -> Json {
+    let shown = made.iter().map(|made| match made.kind.as_str() {
+        "certificate" => json!({"kind": made.kind, "of": made.of, "value": made.value}),
+        _ => json!({"kind": made.kind, "of": made.of}),
+    });
+    Json(json!({"made": shown.collect::<Vec<_>>()}).to_string().into())
 }
 
 /// Applies a declaration; every fault in it is told, by its place.
-async fn apply_value(edge: &Edge, declaration: Value) -> Result<Vec<Made>, Problem> {
+async fn apply_value(edge: &Edge, declaration: Value, keep: KeepMade) -> Result<Vec<Made>, Problem> {
     let (declaration, faults) = Declaration::read(&declaration);
     if !faults.is_empty() {
         return Err(TenancyError::from(faults).into());
     }
-    Ok(edge.tenancy.apply(declaration, edge.now()).await?)
+    Ok(edge.tenancy.apply(declaration, edge.now(), keep).await?)
 }
 
 /// Puts the id from the path into the body, which may repeat it but not contradict it.
@@ -96,7 +112,7 @@ pub async fn put_ect(
     Posted { body, .. }: Posted<Map<String, Value>>,
 ) -> Result<Answered<Value>, Problem> {
     let ect = identified(body, "ect_id", json!(id.as_str()))?;
-    let made = apply_value(&edge, json!({"ect": [ect]})).await?;
+    let made = apply_value(&edge, json!({"ect": [ect]}), None).await?;
     Ok(put("ect", shown_ect(&edge, &id)?, &made))
 }
 
@@ -138,7 +154,7 @@ pub async fn put_client(
     Posted { body, .. }: Posted<Map<String, Value>>,
 ) -> Result<Answered<Value>, Problem> {
     let declared = identified(body, "client_id", json!(id.as_str()))?;
-    let made = apply_value(&edge, json!({"client": [declared]})).await?;
+    let made = apply_value(&edge, json!({"client": [declared]}), None).await?;
     Ok(put("client", view::client(&*client(&edge, &id)?), &made))
 }
 
@@ -200,7 +216,7 @@ pub async fn put_business(
     };
     whole.insert("business".to_owned(), json!(businesses));
     let whole = view::declared(whole);
-    let made = apply_value(&edge, json!({"client": [whole]})).await?;
+    let made = apply_value(&edge, json!({"client": [whole]}), None).await?;
     Ok(put("business", shown_business(&edge, &id, business)?, &made))
 }
 

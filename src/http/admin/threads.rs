@@ -53,19 +53,21 @@ impl ThreadLine {
     }
 }
 
+/// The state of this name.
+pub(super) fn state(name: &str) -> Result<tract_domain::State, Problem> {
+    let found = tract_domain::State::ALL.into_iter().find(|state| state.as_str() == name);
+    found.ok_or_else(|| {
+        let known: Vec<_> = tract_domain::State::ALL.iter().map(|state| state.as_str()).collect();
+        Problem::invalid("state", format_args!("must be one of {}", known.join(", ")))
+    })
+}
+
 /// `GET /admin/v1/threads`
 pub async fn list(State(edge): State<Arc<Edge>>, _: Admin, params: Params) -> Result<Answered<Threads>, Problem> {
-    let state = params.get("state").map(|name| {
-        let found = tract_domain::State::ALL.into_iter().find(|s| s.as_str() == name);
-        found.ok_or_else(|| {
-            let known: Vec<_> = tract_domain::State::ALL.iter().map(|s| s.as_str()).collect();
-            Problem::invalid("state", format_args!("must be one of {}", known.join(", ")))
-        })
-    });
     let limit = params.integer("limit", 1, 500, 100)?;
     let query = ThreadQuery {
         client: params.parse("client_id")?,
-        state: state.transpose()?,
+        state: params.get("state").map(state).transpose()?,
         active: params.parse::<ReceiverId>("active")?,
         q: params.get("q").map(str::to_owned),
         limit: usize::try_from(limit).unwrap_or(usize::MAX),

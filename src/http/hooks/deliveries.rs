@@ -4,15 +4,15 @@ use super::{hook_key, topic};
 use crate::http::auth::Caller;
 use crate::http::decode::{Name, Text};
 use crate::http::deliveries::{self, DeliveriesReplayed, DeliveryView};
+use crate::http::idempotency::{self, rendered};
 use crate::http::request::{Params, Posted};
-use crate::http::{Edge, Problem, idempotency};
+use crate::http::{Edge, Problem};
 use axum::Json as Answered;
 use axum::extract::State;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use tract_actors::ports::Endpoint;
-use tract_domain::Json;
 use utoipa::ToSchema;
 
 /// A page of deliveries.
@@ -72,7 +72,7 @@ pub async fn replay(
         return Ok(idempotency::body(&answer, true));
     }
     let answer: DeliveriesReplayed = edge.replay(endpoints, which).await?;
-    let json = Json(serde_json::to_string(&answer).unwrap_or_default().into());
+    let json = rendered(&answer);
     if let Some(key) = key {
         edge.keep(key, &json).await?;
     }

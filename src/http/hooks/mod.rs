@@ -5,7 +5,7 @@ pub mod trial;
 
 use crate::http::auth::Caller;
 use crate::http::decode::{Name, Text};
-use crate::http::idempotency::{self, RequestKey, Scope};
+use crate::http::idempotency::{self, RequestKey, Scope, rendered};
 use crate::http::request::Posted;
 use crate::http::{Edge, Problem};
 use crate::security::egress::check_url;
@@ -74,7 +74,7 @@ impl HookRegistered {
 
 /// What is kept for an idempotency key: the answer without the secret.
 fn kept(hook: &Hook) -> Json {
-    Json(serde_json::to_string(&HookRegistered::new(hook, None)).unwrap_or_default().into())
+    rendered(&HookRegistered::new(hook, None))
 }
 
 /// `POST /tract/hooks/register/`
@@ -149,7 +149,7 @@ pub async fn unregister(
     }
     let (category, subcategory) = (body.category.into(), body.subcategory.into());
     let answer = HookUnregistered { success: true, category, subcategory };
-    let json = Json(serde_json::to_string(&answer).unwrap_or_default().into());
+    let json = rendered(&answer);
     let keep = key.map(|key| (key, json.clone()));
     edge.tenancy.unregister_hook(&caller.client, &caller.receiver, topic, keep).await?;
     Ok(idempotency::body(&json, false))
@@ -226,7 +226,7 @@ fn topic(category: &str, subcategory: &str) -> Result<Topic, Problem> {
 }
 
 fn hook_key(edge: &Edge, key: &RequestKey, caller: &Caller, route: &'static str) -> IdempotencyKey {
-    let scope = Scope { client: &caller.client, receiver: caller.receiver.as_str(), route, thread: "" };
+    let scope = Scope { client: Some(&caller.client), receiver: caller.receiver.as_str(), route, thread: "" };
     key.scoped(scope, KeyHome::Configuration, edge.now())
 }
 

@@ -2,8 +2,9 @@
 
 use super::{WhichHook, hook_key, topic};
 use crate::http::auth::Caller;
+use crate::http::idempotency::{self, rendered};
 use crate::http::request::{Posted, PostedOrNothing};
-use crate::http::{Edge, Problem, idempotency};
+use crate::http::{Edge, Problem};
 use crate::webhook::deliverer::Pinged;
 use crate::wire;
 use axum::Json as Answered;
@@ -46,7 +47,7 @@ pub async fn test(
     let secrets = directory.hook_secrets(&caller.client, &caller.receiver).ok_or_else(|| Problem::unknown("hook"))?;
     let Pinged { status, latency_ms, error } = edge.deliverer.ping(hook, secrets).await;
     let answer = HookTested { success: error.is_none(), status, latency_ms, reason: error };
-    let json = Json(serde_json::to_string(&answer).unwrap_or_default().into());
+    let json = rendered(&answer);
     if let Some(key) = key {
         edge.keep(key, &json).await?;
     }
@@ -72,7 +73,7 @@ pub struct SecretRotated {
 /// What is kept for an idempotency key: the answer without the secret.
 fn kept(until: Timestamp) -> Json {
     let answer = SecretRotated { secret: None, previous_valid_until: wire::time(until) };
-    Json(serde_json::to_string(&answer).unwrap_or_default().into())
+    rendered(&answer)
 }
 
 /// `POST /tract/hooks/secret/rotate/`

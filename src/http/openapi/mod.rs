@@ -203,7 +203,7 @@ fn responses(route: &Route, path: &str, schemas: &mut Schemas) -> ResponsesBuild
         refusals.push(("504", "The outcome is unknown; repeat with the same Idempotency-Key."));
     }
     refusals.sort_unstable();
-    let mut responses = ResponsesBuilder::new().response("200", done);
+    let mut responses = ResponsesBuilder::new().response(route.success.as_str(), done);
     for (status, about) in refusals {
         let reference = RefOr::Ref(Ref::from_schema_name("Error"));
         let content = ContentBuilder::new().schema(Some(reference)).example(Some(example(status, path))).build();
@@ -334,7 +334,9 @@ mod tests {
         for (path, item) in document["paths"].as_object().unwrap() {
             for (method, operation) in item.as_object().unwrap() {
                 assert!(!operation["summary"].as_str().unwrap().is_empty(), "{method} {path}");
-                assert!(operation["responses"]["200"]["description"].is_string(), "{method} {path}");
+                let responses = operation["responses"].as_object().unwrap();
+                let done: Vec<_> = responses.iter().filter(|(status, _)| status.starts_with('2')).collect();
+                assert!(matches!(&done[..], [(_, told)] if told["description"].is_string()), "{method} {path}");
                 assert_eq!(
                     method == "post" || method == "put",
                     operation["requestBody"].is_object(),

@@ -191,6 +191,7 @@ async fn a_panic_is_a_500() {
         metrics: telemetry::detached().unwrap(),
         readiness: Readiness::default(),
         node_id: "n1".to_owned(),
+        waiting: tokio::sync::Semaphore::new(crate::http::sync::WAITING),
         started_at: tract_domain::Timestamp(0),
     };
     fixture.service = service(Arc::new(edge));

@@ -163,7 +163,7 @@ impl Fixture {
         let (declaration, faults) = Declaration::read(&tenants());
         assert!(faults.is_empty(), "{faults:?}");
         let clock = Arc::new(ManualClock(AtomicI64::new(SystemClock.now().0)));
-        tenancy.apply(declaration, clock.now()).await.unwrap();
+        tenancy.apply(declaration, clock.now(), None).await.unwrap();
         let tokens = Tokens::new([("k1".to_owned(), Secret::new("s".repeat(32)))]).unwrap();
         let threads =
             Direct { store: Arc::clone(&store), tenancy: Arc::clone(&tenancy), clock: Arc::clone(&clock) as _ };
@@ -192,6 +192,7 @@ impl Fixture {
             metrics: telemetry::detached().unwrap(),
             readiness: Readiness::default(),
             node_id: "n1".to_owned(),
+            waiting: tokio::sync::Semaphore::new(crate::http::sync::WAITING),
             started_at: Timestamp(0),
         });
         Self { service: service(Arc::clone(&edge)), edge, clock, _directory: directory }

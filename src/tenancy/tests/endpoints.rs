@@ -69,11 +69,11 @@ async fn a_channel_webhook_is_enabled_by_moving_it_and_a_bot_is_never_disabled()
     tenancy.disable(&iva, Timestamp(0), Timestamp(50), "x").await.unwrap();
     assert_eq!(at(tenancy.standing(&iva)), Some(Timestamp(0)));
     tenancy.disable(&channel, Timestamp(0), Timestamp(50), "x").await.unwrap();
-    tenancy.apply(declare(acme()), NOW).await.unwrap();
+    tenancy.apply(declare(acme()), NOW, None).await.unwrap();
     assert_eq!(tenancy.standing(&channel), Standing::Disabled { at: Timestamp(50) }, "the same again changes nothing");
     let mut moved = acme();
     moved["client"][0]["business"][0]["webhook"]["url"] = json!("https://acme.example/elsewhere");
-    tenancy.apply(declare(moved), NOW).await.unwrap();
+    tenancy.apply(declare(moved), NOW, None).await.unwrap();
     assert_eq!(at(tenancy.standing(&channel)), Some(NOW));
     tenancy.disable(&channel, NOW, Timestamp(NOW.0 + 1), "x").await.unwrap();
     tenancy.delete_business(&acme_id, 343, true).await.unwrap();
@@ -121,7 +121,7 @@ async fn a_declared_secret_replaces_the_one_before() {
     let before = tenancy.directory();
     let before = before.client(&client("acme")).unwrap();
     for _ in 0..2 {
-        tenancy.apply(declare(declared.clone()), NOW).await.unwrap();
+        tenancy.apply(declare(declared.clone()), NOW, None).await.unwrap();
         let directory = tenancy.directory();
         let after = directory.client(&client("acme")).unwrap();
         let (was, is) = (before.iva.as_ref().unwrap(), after.iva.as_ref().unwrap());

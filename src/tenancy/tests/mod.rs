@@ -54,7 +54,7 @@ async fn load(store: &Arc<FakeStore>) -> Arc<Tenancy> {
 async fn with(declaration: Value) -> (Arc<FakeStore>, Arc<Tenancy>) {
     let store = Arc::new(FakeStore::default());
     let tenancy = load(&store).await;
-    tenancy.apply(declare(declaration), NOW).await.unwrap();
+    tenancy.apply(declare(declaration), NOW, None).await.unwrap();
     (store, tenancy)
 }
 fn policy(tenancy: &Tenancy) -> Arc<Policy> {
@@ -68,7 +68,7 @@ fn kinds(made: &[Made]) -> Vec<(&str, &str)> {
 async fn applying_makes_ids_and_secrets_once() {
     let store = Arc::new(FakeStore::default());
     let tenancy = load(&store).await;
-    let first = tenancy.apply(declare(acme()), NOW).await.unwrap();
+    let first = tenancy.apply(declare(acme()), NOW, None).await.unwrap();
     let expected =
         [("certificate", "sprinkle"), ("api_token", "acme"), ("iva_secret", "acme"), ("channel_secret", "acme/343")];
     assert_eq!(kinds(&first), expected);
@@ -81,7 +81,7 @@ async fn applying_makes_ids_and_secrets_once() {
     assert_eq!(kept.business(343).unwrap().webhook.as_ref().unwrap().secret.expose(), first[3].value);
     assert!(!store.text().contains(&first[1].value), "the API token is kept only as its hash");
 
-    let second = tenancy.apply(declare(acme()), NOW).await.unwrap();
+    let second = tenancy.apply(declare(acme()), NOW, None).await.unwrap();
     assert_eq!(second, first[..1], "only the certificate's id is told again, and it is the same");
     assert_eq!(store.writes(), 1, "nothing to write");
 
@@ -98,7 +98,7 @@ async fn what_is_left_out_has_its_default_but_secrets_stay() {
     declaration["client"][0]["iva"]["secret"] = json!("given-secret");
     let (_, tenancy) = with(declaration).await;
     assert_eq!(policy(&tenancy).idle_timeout_ms, 3_600_000);
-    let made = tenancy.apply(declare(acme()), NOW).await.unwrap();
+    let made = tenancy.apply(declare(acme()), NOW, None).await.unwrap();
     assert_eq!(kinds(&made), [("certificate", "sprinkle")]);
     assert_eq!(policy(&tenancy).idle_timeout_ms, 480_000);
     let directory = tenancy.directory();
@@ -108,7 +108,7 @@ async fn what_is_left_out_has_its_default_but_secrets_stay() {
     let mut declaration = acme();
     declaration["client"][0]["api_token"] = json!("another-token");
     declaration["ect"][0]["certificates"] = json!([sample(2), sample(1)]);
-    let made = tenancy.apply(declare(declaration), NOW).await.unwrap();
+    let made = tenancy.apply(declare(declaration), NOW, None).await.unwrap();
     let directory = tenancy.directory();
     assert!(directory.api_token_matches(&client("acme"), "another-token"));
     assert!(!directory.api_token_matches(&client("acme"), "given-token"));
@@ -121,13 +121,13 @@ async fn what_is_left_out_has_its_default_but_secrets_stay() {
 
     // Without the key the certificates stay; what is not mentioned stays too.
     let partly = json!({ "ect": [{ "ect_id": "sprinkle", "fqdn": "chat.sprinkle.example", "name": "Sprinkle" }] });
-    assert_eq!(tenancy.apply(declare(partly), NOW).await.unwrap(), []);
+    assert_eq!(tenancy.apply(declare(partly), NOW, None).await.unwrap(), []);
     let directory = tenancy.directory();
     assert_eq!(directory.ect(&receiver("sprinkle")).unwrap().certificates.len(), 2);
     assert_eq!(directory.ect(&receiver("sprinkle")).unwrap().name, "Sprinkle");
     assert_eq!(directory.ect(&receiver("sprinkle")).unwrap().fqdn, "chat.sprinkle.example");
     let partly = json!({ "client": [{ "client_id": "acme", "sac": true, "business": [{ "business_id": 9 }] }] });
-    tenancy.apply(declare(partly), NOW).await.unwrap();
+    tenancy.apply(declare(partly), NOW, None).await.unwrap();
     let directory = tenancy.directory();
     let businesses = &directory.client(&client("acme")).unwrap().businesses;
     assert_eq!(businesses.iter().map(|b| b.business_id).collect::<Vec<_>>(), [9, 343, 7]);
@@ -139,7 +139,7 @@ async fn all_or_nothing() {
     let mut declaration = acme();
     declaration["ect"][0]["name"] = json!("Changed");
     declaration["client"][0]["default_receiver"] = json!("nobody");
-    let error = tenancy.apply(declare(declaration), NOW).await.unwrap_err();
+    let error = tenancy.apply(declare(declaration), NOW, None).await.unwrap_err();
     assert!(
         matches!(error, TenancyError::Invalid(lines) if lines.len() == 1 && lines[0].starts_with("client[0].default_receiver: "))
     );
@@ -152,7 +152,7 @@ async fn another_node_may_be_faster() {
     let (store, tenancy) = with(acme()).await;
     let other = load(&store).await;
     let more = json!({ "client": [{ "client_id": "globex", "sac": true, "business": [{ "business_id": 1 }] }] });
-    other.apply(declare(more), NOW).await.unwrap();
+    other.apply(declare(more), NOW, None).await.unwrap();
     let register =
         tenancy.register_hook(hook(Topic::MessageReceive, "https://ect.example/hook", 1), None).await.unwrap();
     assert!(register.1.is_some());
@@ -169,7 +169,7 @@ async fn a_write_without_an_answer_is_looked_for_and_its_secrets_are_told() {
         let store = Arc::new(FakeStore::default());
         let tenancy = load(&store).await;
         store.lose_next_answer(applied);
-        let made = tenancy.apply(declare(acme()), NOW).await.unwrap();
+        let made = tenancy.apply(declare(acme()), NOW, None).await.unwrap();
         assert_eq!(made.len(), 4);
         assert!(tenancy.directory().api_token_matches(&client("acme"), &made[1].value));
         let reloaded = load(&store).await;
@@ -180,7 +180,10 @@ async fn a_write_without_an_answer_is_looked_for_and_its_secrets_are_told() {
     let tenancy = load(&store).await;
     store.lose_next_answer(true);
     store.go_down();
-    assert!(matches!(tenancy.apply(declare(acme()), NOW).await, Err(TenancyError::Store(StoreError::OutcomeUnknown))));
+    assert!(matches!(
+        tenancy.apply(declare(acme()), NOW, None).await,
+        Err(TenancyError::Store(StoreError::OutcomeUnknown))
+    ));
 }
 
 #[tokio::test]
@@ -285,7 +288,7 @@ async fn what_goes_takes_its_endpoints_along() {
     assert_eq!(tenancy.channel(&acme_id, 7), None);
     let partly =
         json!({ "client": [{ "client_id": "acme", "ects": ["sprinkle"], "business": [{ "business_id": 343 }] }] });
-    tenancy.apply(declare(partly), NOW).await.unwrap();
+    tenancy.apply(declare(partly), NOW, None).await.unwrap();
     assert_eq!(store.take_forgotten(), [Endpoint::channel(&acme_id, 343), Endpoint::iva(&acme_id)]);
     assert_eq!((tenancy.iva(&acme_id), tenancy.channel(&acme_id, 343)), (None, None));
 }
@@ -328,7 +331,7 @@ async fn nobody_is_left_without_a_default_receiver() {
     let deleted = tenancy.delete_ect(&receiver("sprinkle"), true).await.unwrap_err();
     assert!(names_acme(&deleted), "{deleted}");
     let off = json!({ "ect": [{ "ect_id": "sprinkle", "fqdn": "s.example", "enabled": false }] });
-    let disabled = tenancy.apply(declare(off), NOW).await.unwrap_err();
+    let disabled = tenancy.apply(declare(off), NOW, None).await.unwrap_err();
     assert!(names_acme(&disabled), "{disabled}");
 }
 
@@ -352,7 +355,7 @@ async fn who_is_disabled_is_nobody() {
     let mut declaration = acme();
     declaration["client"][0]["enabled"] = json!(false);
     declaration["client"][0]["api_token"] = json!("a-token");
-    tenancy.apply(declare(declaration), NOW).await.unwrap();
+    tenancy.apply(declare(declaration), NOW, None).await.unwrap();
     assert!(!tenancy.directory().is_receiver(&acme_id, &ReceiverId::iva()));
     assert!(!tenancy.directory().api_token_matches(&acme_id, "a-token"));
     assert!(!tenancy.directory().api_token_matches(&client("other"), ""));
@@ -372,7 +375,7 @@ async fn no_secret_is_seen_in_debug() {
 #[test]
 fn futures_can_be_spawned() {
     fn sendable<T: Send>(_: impl FnOnce(&'static Tenancy) -> T) {}
-    sendable(|t| t.apply(Declaration::default(), NOW));
+    sendable(|t| t.apply(Declaration::default(), NOW, None));
     sendable(|t| t.refresh());
     sendable(|t| t.deployment_secret("x", String::new));
     sendable(|t| t.register_hook(hook(Topic::CreateUser, "", 0), None));

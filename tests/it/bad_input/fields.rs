@@ -19,6 +19,7 @@ enum Kind {
     /// A text whose content is judged otherwise.
     Word,
     Integer,
+    Flag,
     Object,
     ObjectOrText,
     Texts(usize),
@@ -87,6 +88,16 @@ const FIELDS: &[Field] = &[
     must("/v1.0/log_message_from_user/", "message_body", Kind::Body(64 * 1024)),
     must("/v1.0/log_message_from_user/", "message_type", Kind::Integer),
     must("/v1.0/log_message_from_user/", "business_id", Kind::Integer),
+    must("/v1.0/sync_message_from_user/", "user", Kind::Object),
+    must("/v1.0/sync_message_from_user/", "user.auth_id", Kind::Name(256)),
+    must("/v1.0/sync_message_from_user/", "message_body", Kind::Body(64 * 1024)),
+    must("/v1.0/sync_message_from_user/", "message_type", Kind::Integer),
+    must("/v1.0/sync_message_from_user/", "business_id", Kind::Integer),
+    must("/v1.0/log_feedback_from_user/", "auth_id", Kind::Name(256)),
+    must("/v1.0/log_feedback_from_user/", "business_id", Kind::Integer),
+    must("/v1.0/log_feedback_from_user/", "query_resolved", Kind::Flag),
+    must("/v1.0/log_feedback_from_user/", "query_rating", Kind::Integer),
+    may("/v1.0/log_feedback_from_user/", "feedback", Kind::Text(4096)),
     must("/integration/external/v1.0/send_chat_to_agent/", "user_name", Kind::Id),
     must("/integration/external/v1.0/send_chat_to_agent/", "business_id", Kind::Integer),
     must("/integration/external/v1.0/send_chat_to_agent/", "team_name", Kind::Name(128)),
@@ -95,6 +106,12 @@ const FIELDS: &[Field] = &[
     may("/v1.0/webhook/", "device_platform", Kind::Integer),
     must("/admin/v1/hooks/enable", "endpoint", Kind::Name(512)),
     may("/admin/v1/dead_letters/replay", "client_id", Kind::Id),
+    must("/admin/v1/drain", "to", Kind::Id),
+    may("/admin/v1/drain", "receiver", Kind::Id),
+    may("/admin/v1/drain", "client_id", Kind::Id),
+    may("/admin/v1/drain", "state", Kind::Name(16)),
+    may("/admin/v1/drain", "q", Kind::Name(256)),
+    may("/admin/v1/drain", "dry_run", Kind::Flag),
     must("/admin/v1/tokens", "client_id", Kind::Id),
     must("/admin/v1/tokens", "receiver", Kind::Id),
     may("/admin/v1/tokens", "ttl_seconds", Kind::Integer),
@@ -134,6 +151,7 @@ impl Kind {
                 json!("one"),
                 json!(""),
             ],
+            Self::Flag => vec![json!(2), json!(-1), json!("yes"), json!("True"), json!("")],
             Self::Object => vec![json!("x"), json!("{}")],
             Self::ObjectOrText => vec![],
             Self::Texts(max) => {
@@ -149,7 +167,9 @@ impl Kind {
         if !matches!(self, Self::Texts(_)) {
             wrong.extend([json!([]), json!(["a"])]);
         }
-        wrong.push(json!(true));
+        if !matches!(self, Self::Flag) {
+            wrong.push(json!(true));
+        }
         wrong
     }
 }
@@ -271,6 +291,16 @@ async fn fields_that_say_what_they_may_not() {
     case(log, "business_id", json!(super::OTHER_BUSINESS), 404, "unknown_business", "business_id");
     case(log, "user.auth_id", json!("nobody"), 403, "user_not_registered", "user is not registered");
 
+    let feedback = "/v1.0/log_feedback_from_user/";
+    for rating in [json!(0), json!(6), json!("0"), json!(1_u64 << 53)] {
+        case(feedback, "query_rating", rating, 400, "invalid_field", "query_rating: must be an integer from 1 to 5");
+    }
+    case(feedback, "auth_id", json!("nobody"), 403, "invalid_user", "Invalid_User");
+    case(feedback, "business_id", json!(super::OTHER_BUSINESS), 404, "unknown_business", "business_id");
+    let sync = "/v1.0/sync_message_from_user/";
+    case(sync, "message_type", json!(1), 400, "invalid_field", "message_type");
+    case(sync, "user.auth_id", json!("nobody"), 403, "user_not_registered", "user is not registered");
+
     let to_agent = "/integration/external/v1.0/send_chat_to_agent/";
     for seconds in [json!(4), json!(11), json!(0), json!("60")] {
         case(to_agent, "countdown", seconds, 400, "invalid_field", "countdown");
@@ -283,6 +313,11 @@ async fn fields_that_say_what_they_may_not() {
     for ttl in [json!(0), json!(400 * 86_400), json!(1_u64 << 53)] {
         case(tokens, "ttl_seconds", ttl, 400, "invalid_field", "ttl_seconds");
     }
+    let drain = "/admin/v1/drain";
+    case(drain, "to", json!("helper"), 400, "invalid_field", "to: must be another receiver");
+    case(drain, "to", json!("nobody"), 404, "unknown_receiver", "nobody");
+    case(drain, "client_id", json!("nobody"), 404, "unknown_client", "client");
+    case(drain, "state", json!("open"), 400, "invalid_field", "state: must be one of none, bot");
     let apply = "/admin/v1/apply";
     case(apply, "clients", json!([]), 400, "invalid_configuration", "clients");
     case(apply, "client", json!({}), 400, "invalid_configuration", "client");

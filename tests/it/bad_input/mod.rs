@@ -222,12 +222,26 @@ impl Stage {
                 json!({"user": {"auth_id": AUTH}, "message_body": "hi", "message_type": 0, "business_id": 343}),
             ),
             (
+                "/v1.0/sync_message_from_user/",
+                json!({"user": {"auth_id": AUTH}, "message_body": "hi", "message_type": 0, "business_id": 343}),
+            ),
+            (
+                "/v1.0/log_feedback_from_user/",
+                json!({"auth_id": AUTH, "business_id": 343, "query_resolved": true, "query_rating": 4,
+                    "feedback": "slow"}),
+            ),
+            (
                 "/integration/external/v1.0/send_chat_to_agent/",
                 json!({"user_name": user_id, "business_id": 343, "team_name": "billing", "countdown": 5}),
             ),
             ("/v1.0/webhook/", json!({"enabled": true, "business_id": 343, "device_platform": 13})),
             ("/admin/v1/hooks/enable", json!({"endpoint": "channel:acme:343"})),
             ("/admin/v1/dead_letters/replay", json!({"since": "2026-01-01T00:00:00Z", "client_id": "acme"})),
+            (
+                "/admin/v1/drain",
+                json!({"client_id": CLIENT, "receiver": "helper", "to": "sprinkle", "state": "pinned", "q": "u",
+                    "dry_run": true}),
+            ),
             ("/admin/v1/apply", json!({"client": [{"client_id": "fuzz", "ects": ["helper"]}]})),
             ("/admin/v1/tokens", json!({"client_id": CLIENT, "receiver": "sprinkle", "ttl_seconds": 60})),
         ]

@@ -1,7 +1,7 @@
 //! `Idempotency-Key` (section 2): the first answer again, or a refusal.
 
 use super::{AUTH, Call, Stage};
-use crate::support::{BUSINESS, Reply};
+use crate::support::{BUSINESS, CLIENT, Reply};
 use reqwest::Method;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -17,6 +17,12 @@ async fn ask(stage: &Stage, call: Call, key: &str, body: &Value) -> Reply {
 
 fn replayed(reply: &Reply) -> bool {
     reply.header("idempotent-replayed") == "true"
+}
+
+/// A certificate of the agent tool's.
+fn certificate() -> String {
+    let key = rcgen::KeyPair::generate().unwrap();
+    rcgen::CertificateParams::new(vec!["sprinkle.example".to_owned()]).unwrap().self_signed(&key).unwrap().pem()
 }
 
 #[tokio::test]
@@ -56,6 +62,21 @@ async fn every_change_can_be_asked_for_again() {
             "message_body",
         ),
         (
+            "/v1.0/sync_message_from_user",
+            json!({"user": {"auth_id": AUTH}, "message_body": "a", "message_type": 0, "business_id": BUSINESS}),
+            "message_body",
+        ),
+        (
+            "/v1.0/log_feedback_from_user",
+            json!({"auth_id": AUTH, "business_id": BUSINESS, "query_resolved": true, "query_rating": 5}),
+            "feedback",
+        ),
+        ("/admin/v1/apply", json!({"ect": [{"ect_id": "third", "fqdn": "third.example"}]}), "more"),
+        ("/admin/v1/ects/{ect_id}/certificates", json!({"pem": certificate()}), "pem"),
+        ("/admin/v1/hooks/enable", json!({"endpoint": "channel:acme:343"}), "endpoint"),
+        ("/admin/v1/dead_letters/replay", json!({"since": "2026-01-01T00:00:00Z"}), "more"),
+        ("/admin/v1/drain", json!({"client_id": CLIENT, "receiver": "helper", "to": "sprinkle"}), "more"),
+        (
             "/integration/external/v1.0/send_chat_to_agent",
             json!({"user_name": with_bot, "business_id": BUSINESS, "team_name": "a"}),
             "team_name",
@@ -66,9 +87,10 @@ async fn every_change_can_be_asked_for_again() {
     assert_eq!(here, there, "every route that takes the header is tried");
 
     for (path, body, field) in changes {
+        let path = &path.replace("{ect_id}", "sprinkle");
         let first = ask(&stage, stage.by_path(path), "k", &body).await;
         assert!(!replayed(&first), "{path}");
-        for again in [path.to_owned(), format!("{path}/")] {
+        for again in [path.clone(), format!("{path}/")] {
             let second = ask(&stage, stage.by_path(&again), "k", &body).await;
             assert!(replayed(&second), "{path}: {}", second.body);
             let mut shown = first.body.clone();
@@ -99,6 +121,22 @@ async fn every_change_can_be_asked_for_again() {
         feed.iter().filter(|e| e["kind"] == kind && (sender.is_empty() || e["sender"] == sender)).count()
     };
     assert_eq!((of("message", "aeu"), of("event", "")), (1, 1), "each was done once: {feed:#?}");
+}
+
+/// What applying makes is shown once, not to whoever asks again.
+#[tokio::test]
+async fn no_secret_is_kept_with_an_answer() {
+    let stage = Stage::set().await;
+    let body =
+        json!({"client": [{"client_id": "new", "ects": ["helper"], "business": [{"business_id": 9, "name": "N"}]}]});
+    let apply = "/admin/v1/apply";
+    let first = ask(&stage, stage.by_path(apply), "k", &body).await.ok();
+    let token = first["made"][0].clone();
+    assert_eq!((&token["kind"], &token["of"]), (&json!("api_token"), &json!("new")));
+    let again = ask(&stage, stage.by_path(apply), "k", &body).await;
+    assert!(replayed(&again));
+    assert_eq!(again.ok(), json!({"made": [{"kind": "api_token", "of": "new"}]}));
+    stage.router.stop().await;
 }
 
 #[tokio::test]

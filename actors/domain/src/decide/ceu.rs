@@ -9,8 +9,14 @@ pub(crate) fn message(mut change: Change<'_>, body: &Body, metadata: Option<&Jso
     if !change.state().is_open() {
         change.open_conversation();
     }
-    let message =
-        Message { sender: Sender::Ceu, by: None, body: body.clone(), metadata: metadata.cloned(), agent: None };
+    let message = Message {
+        sender: Sender::Ceu,
+        by: None,
+        body: body.clone(),
+        metadata: metadata.cloned(),
+        agent: None,
+        answers: None,
+    };
     let entry = change.say(message);
     let reply = said(&change, entry);
     if let Phase::Waiting { agent, .. } = &change.thread.phase {

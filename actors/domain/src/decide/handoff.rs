@@ -2,6 +2,7 @@
 
 use crate::{
     Cause, ControlAction, Event, Json, Message, ReceiverId, ReceiverKind, Refusal, Reply, Sender, State, Transition,
+    Turn,
     change::{Change, Move, state_change},
     entry::IvaNote,
     thread::Countdown,
@@ -76,9 +77,10 @@ pub(crate) fn unanswered(change: &mut Change<'_>) {
 }
 
 /// What the customer reads when the bot breaks and no agent takes over.
-pub(crate) fn apologise(change: &mut Change<'_>) {
+pub(crate) fn apologise(change: &mut Change<'_>, turn: Turn) {
     let body = change.ctx.policy.bot_break_message.clone();
-    change.say(Message { sender: Sender::Haptik, by: None, body, metadata: None, agent: None });
+    let answers = Some(turn.message);
+    change.say(Message { sender: Sender::Haptik, by: None, body, metadata: None, agent: None, answers });
 }
 
 pub(crate) fn note(change: &mut Change<'_>, note: IvaNote, detail: Option<String>) {

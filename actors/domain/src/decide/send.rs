@@ -30,8 +30,14 @@ pub(crate) fn message(
         change.pin(Cause::AeuMessage, Some(by), agent.filter(|_| change.thread.phase.agent().is_none()));
     }
     let agent = agent.or(change.thread.phase.agent()).filter(|_| sender != Sender::Iva).cloned();
-    let entry =
-        change.say(Message { sender, by: Some(by.clone()), body: body.clone(), metadata: metadata.cloned(), agent });
+    let entry = change.say(Message {
+        sender,
+        by: Some(by.clone()),
+        body: body.clone(),
+        metadata: metadata.cloned(),
+        agent,
+        answers: None,
+    });
     let reply = said(&change, entry);
     Ok(change.done(reply))
 }

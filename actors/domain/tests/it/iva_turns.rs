@@ -103,7 +103,7 @@ fn a_turn_that_never_was_the_ivas_is_late() {
     let mut scene = Scene::at(State::Incomplete, PLAIN);
     scene.iva(scene.turn(), says(&["I am the bot"]));
     assert_eq!((scene.channel(), notes(&scene)), (vec![], vec![IvaNote::LateAnswer]));
-    scene.iva(Turn { conversation: u64::MAX, epoch: u64::MAX }, says(&["I too"]));
+    scene.iva(Turn { message: 1, conversation: u64::MAX, epoch: u64::MAX }, says(&["I too"]));
     assert_eq!(scene.channel(), []);
 }
 
@@ -191,4 +191,28 @@ fn the_iva_may_answer_later_through_its_token() {
     assert_eq!((scene.state(), scene.channel()), (State::Bot, vec![ChannelEvent::Message]));
     let due = scene.thread.deadlines(&scene.policy);
     assert_eq!(due.into_iter().map(|(kind, _)| kind).collect::<Vec<_>>(), [DeadlineKind::Idle]);
+}
+
+#[test]
+fn what_a_turn_brings_names_the_message_that_it_answers() {
+    let mut scene = Scene::at(State::Bot, IVA);
+    scene.ceu("one");
+    let first = scene.turn();
+    scene.ceu("two");
+    let second = scene.turn();
+    assert_eq!(scene.thread.answered(), 0);
+
+    scene.iva(first, says(&["a", "b"]));
+    assert!(scene.messages().iter().all(|m| m.answers == Some(first.message)));
+    assert_eq!(scene.thread.answered(), first.message);
+
+    scene.configure(|policy| policy.human_assistance = false);
+    scene.breaks(second);
+    assert_eq!(scene.messages().last().unwrap().answers, Some(second.message), "the apology too");
+    assert_eq!(scene.thread.answered(), second.message);
+
+    scene.send(IVA, Sender::Iva).unwrap();
+    assert_eq!(scene.messages().last().unwrap().answers, None, "what the bot says by itself answers nothing");
+    scene.iva(first, says(&["again"]));
+    assert_eq!(scene.thread.answered(), second.message, "it never goes back");
 }

@@ -3,6 +3,8 @@
 
 mod control_operations;
 mod conversation_states;
+mod draining;
+mod feedback;
 mod handoffs;
 mod iva_turns;
 mod listening;

@@ -183,7 +183,8 @@ impl Scene {
         self.decide(&Command::HandoffAnswered { by: id(by), epoch }).unwrap();
     }
     pub(crate) fn turn(&self) -> Turn {
-        Turn { conversation: self.thread.conversation(), epoch: self.epoch() }
+        let (message, conversation) = (self.thread.sequence(), self.thread.conversation());
+        Turn { message, conversation, epoch: self.epoch() }
     }
     pub(crate) fn iva(&mut self, turn: Turn, answer: IvaAnswer) {
         self.decide(&Command::IvaAnswered { turn, answer }).unwrap();

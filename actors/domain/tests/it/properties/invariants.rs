@@ -26,6 +26,7 @@ pub(crate) fn check(ledger: &Ledger, step: &Observed<'_>) {
     invariant_everyone_entitled_is_told_once(step);
     invariant_only_a_new_holders_2xx_answers(ledger, step);
     invariant_history_tells_the_last_moves(step);
+    invariant_answers_name_their_turn(ledger, step);
 }
 
 /// Each entry is the previous + 1.
@@ -159,10 +160,14 @@ fn in_the_table(change: &StateChange, iva: bool, moved: bool) -> bool {
         (State::Bot, State::Incomplete) if matches!(change.cause, Handoff | BotBreak | SendToAgent) => moved && !iva,
         (State::None | State::Complete, _) | (_, State::None) => false,
         (from, State::Incomplete) => {
-            let why = operation || change.cause == ReceiverRemoved || (chain && from == State::Incomplete);
+            let why =
+                operation || matches!(change.cause, ReceiverRemoved | Drain) || (chain && from == State::Incomplete);
             moved && !iva && why
         }
-        (from, State::Bot) => moved && iva && (change.cause == ReceiverRemoved || (chain && from == State::Incomplete)),
+        (from, State::Bot) => {
+            let why = matches!(change.cause, ReceiverRemoved | Drain) || (chain && from == State::Incomplete);
+            moved && iva && why
+        }
         (State::Incomplete, State::Pinned) => matches!(change.cause, Allocated | AeuMessage),
         (State::Waiting, State::Pinned) => matches!(change.cause, Allocated | AeuMessage | CeuMessage),
         (State::Pinned, State::Waiting) => change.cause == Waiting,
@@ -209,7 +214,13 @@ fn invariant_commands_cause_only_their_own_states(step: &Observed<'_>) {
             }
             Some(Command::IvaAnswered { .. }) => matches!(change.cause, Cause::Handoff | Cause::IvaComplete),
             Some(Command::IvaBroke { .. }) => change.cause == Cause::BotBreak,
-            Some(Command::HandoffAnswered { .. } | Command::IvaDeferred { .. } | Command::SendToAgent { .. }) => false,
+            Some(Command::Drain { .. }) => change.cause == Cause::Drain,
+            Some(
+                Command::HandoffAnswered { .. }
+                | Command::IvaDeferred { .. }
+                | Command::SendToAgent { .. }
+                | Command::Feedback(_),
+            ) => false,
         };
         assert!(fits, "{:?} caused {change:?}", step.command);
     }
@@ -357,7 +368,7 @@ fn entitled<'a>(step: &Observed<'a>, entry: &'a Entry) -> Vec<(&'a ReceiverId, T
             all().map(|r| (&r.id, topic)).collect()
         }
         Fact::Event(Event::Agent { topic, by, .. }) => all().filter(|r| r.id != *by).map(|r| (&r.id, *topic)).collect(),
-        Fact::Event(Event::Iva { .. }) => Vec::new(),
+        Fact::Event(Event::Iva { .. } | Event::Feedback(_)) => Vec::new(),
         Fact::Control(c) => match c.action {
             ControlAction::Pass | ControlAction::Take => all().map(|r| (&r.id, c.action.topic())).collect(),
             ControlAction::Request | ControlAction::Offer => these(vec![&c.to], c.action.topic()),
@@ -384,6 +395,23 @@ fn invariant_only_a_new_holders_2xx_answers(ledger: &Ledger, step: &Observed<'_>
         assert!(receiver.kind == ReceiverKind::Ect && !receiver.requires_received);
         assert!(epoch > ledger.moves, "an epoch of the present or of this step");
     }
+}
+
+/// A message that a turn brought names the customer's message, of the same conversation; nobody else's does. How far turns
+/// are over never goes back, and moves only when one ends.
+fn invariant_answers_name_their_turn(ledger: &Ledger, step: &Observed<'_>) {
+    let turn = match step.command {
+        Some(Command::IvaAnswered { turn, .. } | Command::IvaBroke { turn, .. } | Command::IvaDeferred { turn }) => {
+            Some(*turn)
+        }
+        _ => None,
+    };
+    for entry in step.entries() {
+        let Fact::Message(message) = &entry.fact else { continue };
+        assert_eq!(message.answers, turn.map(|turn| turn.message), "{message:?}");
+        assert!(message.answers.is_none() || Some(entry.conversation) == turn.map(|turn| turn.conversation));
+    }
+    assert_eq!(step.after().answered(), ledger.answered.max(turn.map_or(0, |turn| turn.message)));
 }
 
 /// The last control changes are kept, up to ten, in order, as they stand in the entries.

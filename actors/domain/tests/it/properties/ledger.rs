@@ -65,6 +65,8 @@ pub(crate) struct Ledger {
     pub(crate) enqueued: BTreeMap<ReceiverId, BTreeSet<u64>>,
     pub(crate) held: BTreeSet<(ReceiverId, u64)>,
     pub(crate) turns: Vec<Turn>,
+    /// Up to which message turns are over.
+    pub(crate) answered: u64,
 }
 
 impl Ledger {
@@ -85,11 +87,13 @@ impl Ledger {
             enqueued: BTreeMap::new(),
             held: BTreeSet::new(),
             turns: Vec::new(),
+            answered: 0,
         }
     }
 
     /// Adds a transition. A message that a receiver gets twice is found here.
     pub(crate) fn add(&mut self, step: &Observed<'_>) {
+        self.answered = step.after().answered();
         for entry in step.entries() {
             self.sequence = entry.sequence;
             self.last_at = entry.at;
@@ -108,7 +112,8 @@ impl Ledger {
                     let said = Said { sequence: entry.sequence, conversation: entry.conversation, by: m.by.clone() };
                     self.messages.push(said);
                     if m.sender == Sender::Ceu {
-                        self.turns.push(Turn { conversation: entry.conversation, epoch: entry.control_epoch });
+                        let (message, epoch) = (entry.sequence, entry.control_epoch);
+                        self.turns.push(Turn { message, conversation: entry.conversation, epoch });
                     }
                 }
                 Fact::State(change) => {

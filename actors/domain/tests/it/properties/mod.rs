@@ -14,8 +14,8 @@ use proptest::test_runner::{Config, TestRunner};
 use script::{Act, Configure, Moment, OfferId, Script, Setup, TurnEnd, WhichTurn, Who, id};
 use std::{cell::RefCell, collections::BTreeMap};
 use tract_domain::{
-    Agent, Body, Command, Context, ControlOp, ControlRequest, Fact, IvaAnswer, Json, Policy, ReceiverId, Sender,
-    Thread, Timestamp, Transition, Turn,
+    Agent, Body, Command, Context, ControlOp, ControlRequest, Fact, Feedback, IvaAnswer, Json, Policy, ReceiverId,
+    Sender, Thread, Timestamp, Transition, Turn,
 };
 
 /// Steps in an ordinary run; `TRACT_PROPERTY_STEPS` asks for more (or fewer).
@@ -61,6 +61,7 @@ impl Seen {
                 Fact::Message(m) => format!("message of {}", m.sender.as_str()),
                 Fact::Event(tract_domain::Event::Agent { topic, .. }) => format!("{topic:?}"),
                 Fact::Event(tract_domain::Event::Iva { note, .. }) => note.as_str().to_owned(),
+                Fact::Event(tract_domain::Event::Feedback(_)) => "feedback".to_owned(),
             };
             *self.facts.entry(fact).or_default() += 1;
         }
@@ -68,7 +69,9 @@ impl Seen {
 
     fn assert_varied(&self) {
         let codes = [
+            "duplicate_feedback",
             "invalid_state",
+            "no_conversation",
             "no_offer",
             "not_a_receiver",
             "not_active",
@@ -241,6 +244,8 @@ impl Play {
                     }
                 }
             }
+            Act::Feedback => Command::Feedback(Feedback { resolved: true, rating: 5, comment: None }),
+            Act::Drain { from, to } => Command::Drain { from: self.who(*from), to: self.who(*to) },
             Act::SendToAgent { countdown } => Command::SendToAgent { countdown_ms: *countdown, metadata: None },
         })
     }
@@ -275,7 +280,8 @@ impl Play {
         match which {
             WhichTurn::Back(back) => self.ledger.turns.iter().rev().nth(back).copied(),
             WhichTurn::Present => {
-                Some(Turn { conversation: self.thread.conversation(), epoch: self.thread.control().epoch })
+                let (message, conversation) = (self.thread.sequence(), self.thread.conversation());
+                Some(Turn { message, conversation, epoch: self.thread.control().epoch })
             }
         }
     }

@@ -18,6 +18,7 @@ pub(crate) struct Model {
     countdown: Option<Timestamp>,
     since: Timestamp,
     spoke: Timestamp,
+    judged: Option<Timestamp>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,6 +56,7 @@ impl Model {
             countdown: None,
             since: Timestamp(0),
             spoke: Timestamp(0),
+            judged: None,
         }
     }
 
@@ -166,6 +168,24 @@ impl Model {
                     }
                 } else if answer.complete {
                     self.complete(given.policy, false);
+                }
+            }
+            Command::Feedback(_) => {
+                refuse_unless(self.state != State::None, "no_conversation")?;
+                let again = self.judged.is_some_and(|at| given.now.0 - at.0 < 3_600_000);
+                refuse_unless(!again, "duplicate_feedback")?;
+                self.judged = Some(given.now);
+            }
+            Command::Drain { from, to } => {
+                refuse_unless(given.policy.receiver(to).is_some(), "unknown_receiver")?;
+                if *to != self.active {
+                    refuse_unless(*from == self.active, "receiver_not_active")?;
+                    refuse_unless(given.policy.healthy(to), "receiver_unavailable")?;
+                    self.moves(to);
+                    if self.open() {
+                        self.enter_with_holder(given);
+                        self.awaits_answer(given, Vec::new());
+                    }
                 }
             }
             Command::SendToAgent { countdown_ms, .. } => {

@@ -87,6 +87,11 @@ pub(crate) enum Act {
     SendToAgent {
         countdown: u64,
     },
+    Feedback,
+    Drain {
+        from: Who,
+        to: Who,
+    },
     Configure(Configure),
 }
 
@@ -251,6 +256,8 @@ fn act() -> impl Strategy<Value = Act> {
         2 => (who(), moment()).prop_map(|(by, epoch)| Act::HandoffAnswered { by, epoch }),
         4 => (turn, end).prop_map(|(turn, end)| Act::Iva { turn, end }),
         2 => (0..=10_000_u64).prop_map(|countdown| Act::SendToAgent { countdown }),
+        2 => Just(Act::Feedback),
+        3 => (who(), who()).prop_map(|(from, to)| Act::Drain { from, to }),
         3 => configure().prop_map(Act::Configure),
     ]
 }
