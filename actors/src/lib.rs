@@ -15,6 +15,7 @@ pub mod shell;
 pub mod step;
 pub mod timekeeper;
 pub mod under_way;
+mod unnamed;
 
 pub use dispatch::Couriers;
 pub use router::{Answer, Ask, Failure, Router};

@@ -1,4 +1,4 @@
-//! Retention: conversations that were over long enough ago leave the store.
+//! Retention: conversations that were over long enough ago leave the store, and with them the files that customers sent.
 //!
 //! A walk through all threads in the order in which the store lists them, again and again. There is no index by the time of
 //! completion, which every commit would pay for. Each step is small, so that no commit waits long, and between pages the
@@ -7,10 +7,11 @@
 use crate::{
     ports::{Clock, Owed, Store, StoreError, StoredThread, ThreadQuery},
     router::Router,
+    unnamed,
 };
 use futures_util::{StreamExt, stream};
 use std::{sync::Arc, time::Instant};
-use tract_domain::{Past, State, Timestamp};
+use tract_domain::{Past, State, Timestamp, UserId};
 
 /// How often a walk begins, in milliseconds.
 const EVERY_MS: u64 = 10 * 60 * 1_000;
@@ -47,17 +48,29 @@ struct Walk<'a> {
     before: Timestamp,
 }
 
-/// Walks for as long as the router runs.
-pub(crate) async fn forget_completed(store: Arc<dyn Store>, clock: Arc<dyn Clock>, router: Router, kept_ms: u64) {
+/// Walks for as long as the router runs; through old conversations only where they are not kept for ever.
+pub(crate) async fn forget(store: Arc<dyn Store>, clock: Arc<dyn Clock>, router: Router, kept_ms: Option<u64>) {
     let mut next = clock.now();
     loop {
         let now = clock.now();
-        let before = Timestamp(now.0.saturating_sub_unsigned(kept_ms));
-        let walk = Walk { store: &*store, router: &router, before };
-        match walk.all().await {
-            Ok(Left { threads: 0, entries: 0 }) => {}
-            Ok(Left { threads, entries }) => tracing::info!(threads, entries, "old conversations have left the store"),
-            Err(error) => tracing::warn!(%error, "old conversations could not all leave the store"),
+        // Of several nodes one is enough: whichever acts for the first strand.
+        if store.held().borrow().active(0).is_some() {
+            match unnamed::sweep(&*store, now).await {
+                Ok(0) => {}
+                Ok(files) => tracing::info!(files, "files that no message names were removed"),
+                Err(error) => tracing::warn!(%error, "files that no message names could not all be removed"),
+            }
+        }
+        if let Some(kept_ms) = kept_ms {
+            let before = Timestamp(now.0.saturating_sub_unsigned(kept_ms));
+            let walk = Walk { store: &*store, router: &router, before };
+            match walk.all().await {
+                Ok(Left { threads: 0, entries: 0 }) => {}
+                Ok(Left { threads, entries }) => {
+                    tracing::info!(threads, entries, "old conversations have left the store");
+                }
+                Err(error) => tracing::warn!(%error, "old conversations could not all leave the store"),
+            }
         }
         next = next.max(now).plus(EVERY_MS);
         clock.sleep_until(next).await;
@@ -69,7 +82,7 @@ impl Walk<'_> {
         let mut left = Left::default();
         let mut cursor = None;
         loop {
-            // Of several nodes one is enough: whichever acts for the first strand.
+            // It may have become another node's.
             if self.store.held().borrow().active(0).is_none() {
                 return Ok(left);
             }
@@ -125,6 +138,7 @@ impl Walk<'_> {
             return Ok(left);
         }
         let user_id = &stored.key.user_id;
+        self.files(user_id, stored.thread.sequence()).await?;
         match self.router.leave(user_id.clone(), self.before).await {
             Ok(true) => {
                 metrics::counter!("tract_retention_threads_total").increment(1);
@@ -137,6 +151,17 @@ impl Walk<'_> {
         Ok(left)
     }
 
+    /// Forgets the files that these entries name. Before the entries: a file without its entry would stay for ever.
+    async fn files(&self, user_id: &UserId, through: u64) -> Result<(), StoreError> {
+        loop {
+            let count = self.store.forget_files(user_id, through, ENTRIES).await?;
+            metrics::counter!("tract_retention_files_total").increment(count);
+            if count < ENTRIES as u64 {
+                return Ok(());
+            }
+        }
+    }
+
     async fn entries(&self, stored: &StoredThread, owed: Owed) -> Result<u64, StoreError> {
         let user_id = &stored.key.user_id;
         let bound = owed.from.map_or(u64::MAX, |from| from.saturating_sub(1));
@@ -146,6 +171,9 @@ impl Walk<'_> {
             let page = self.store.feed(user_id, after, ENTRIES).await?;
             let all_past = page.iter().all(|stored| past.take(&stored.entry));
             let through = past.through().min(bound);
+            if through > trimmed {
+                self.files(user_id, through).await?;
+            }
             while through > trimmed {
                 let count = self.store.trim_feed(user_id, through, ENTRIES).await?;
                 metrics::counter!("tract_retention_entries_total").increment(count);

@@ -115,16 +115,9 @@ impl Shell {
                 timers.revive(&first, &world, &router);
             }
         });
-        let mut watches = vec![watch, standings, holdings];
-        if let Some(kept_ms) = settings.completed_kept_ms {
-            let retention = retention::forget_completed(
-                Arc::clone(&world.store),
-                Arc::clone(&world.clock),
-                router.clone(),
-                kept_ms,
-            );
-            watches.push(world.network.spawn(retention));
-        }
+        let (store, clock) = (Arc::clone(&world.store), Arc::clone(&world.clock));
+        let retention = retention::forget(store, clock, router.clone(), settings.completed_kept_ms);
+        let watches = vec![watch, standings, holdings, world.network.spawn(retention)];
         Ok(Self { router, dispatch, timers, arbiters, watches })
     }
 

@@ -3,6 +3,7 @@
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
+use tract_actors::ports::{FileToken, StoreError};
 use tract_domain::{BusinessId, ClientId, Timestamp, UserId};
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -94,6 +95,25 @@ pub fn partition_in(user_id: &str) -> Option<u16> {
     Some(u16::from_be_bytes([bytes[0], bytes[1]]))
 }
 
+/// Random bytes in a file's token: 176 bits.
+const FILE_RANDOM: usize = 22;
+
+/// A new file's token: in base64url the partition of its thread, and what nobody can guess.
+pub fn new_file_token(partition: u16) -> Result<FileToken, StoreError> {
+    let mut bytes = [0; 2 + FILE_RANDOM];
+    bytes[..2].copy_from_slice(&partition.to_be_bytes());
+    getrandom::fill(&mut bytes[2..]).map_err(|e| StoreError::Unavailable(format!("no randomness: {e}")))?;
+    let token = FileToken::new(&BASE64_URL_SAFE_NO_PAD.encode(bytes));
+    token.ok_or_else(|| StoreError::Unavailable("a token could not be made".into()))
+}
+
+/// The partition that a file's token carries, in a store of so many; none when it cannot be one of its.
+pub fn partition_of_file(token: &FileToken, partitions: u16) -> Option<u16> {
+    let bytes = BASE64_URL_SAFE_NO_PAD.decode(token.expose()).ok()?;
+    let [high, low, ..] = *bytes.as_slice() else { return None };
+    Some(u16::from_be_bytes([high, low])).filter(|partition| *partition < partitions)
+}
+
 /// The next value of a partition's counter: ahead of all before it, and of every one that a store rolled back to an
 /// older moment may have given out. None when the ids are used up.
 pub fn next_counter(previous: u64, now: Timestamp, partitions: u16) -> Option<u64> {
@@ -159,6 +179,19 @@ mod tests {
         let high = (0..).map(|n| elsewhere.user_id(&client("a"), 1, &n.to_string()));
         let high = high.into_iter().find(|id| elsewhere.partition(id) > Some(0)).unwrap();
         assert_eq!(handles.partition(&high), None);
+    }
+
+    #[test]
+    fn a_files_token_is_of_its_partition_and_no_other_has_it() {
+        let token = new_file_token(513).unwrap();
+        assert_eq!(token.expose().len(), FileToken::LENGTH);
+        assert_eq!(partition_of_file(&token, 1024), Some(513));
+        assert_eq!(partition_of_file(&token, 513), None);
+        assert_ne!(token, new_file_token(513).unwrap());
+        assert!(!format!("{token:?}").contains(token.expose()));
+        for bad in ["", "a", &"a".repeat(31), &"a".repeat(33), &format!("../{}", "a".repeat(29)), &"é".repeat(16)] {
+            assert_eq!(FileToken::new(bad), None, "{bad}");
+        }
     }
 
     #[test]

@@ -3,12 +3,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may panic")]
 
 use crate::store_contract::{
+    files,
     outbox::{over, over_of, retry},
     *,
 };
 use crate::support::{Answer, Process, RedisServer};
 use serde_json::json;
 use std::{
+    collections::BTreeMap,
     io::{BufRead, BufReader},
     path::Path,
     process::{Child, Command, Output, Stdio},
@@ -17,8 +19,8 @@ use std::{
 use tempfile::TempDir;
 use tract::store::{OpenError, SqliteOptions, SqliteStore, redis::RedisStore};
 use tract_actors::ports::{
-    Commit, DeadlineChange, Document, DocumentWrite, End, Endpoint, IdempotencyKey, KeyHome, Leave, NewDelivery,
-    Replay, Replayed, Store, What, Written,
+    Commit, DeadlineChange, Document, DocumentWrite, End, Endpoint, FILE_PIECE, FileToken, IdempotencyKey, KeyHome,
+    Leave, NewDelivery, Replay, Replayed, Store, What, Written,
 };
 use tract_domain::Reply;
 
@@ -125,11 +127,41 @@ async fn fill(store: &dyn Store) {
     let leave = Leave { user_id: gone.clone(), expected_version: stored.version, thread: Arc::new(stored.thread) };
     assert_eq!(store.leave(leave).await, Ok(Written::Applied));
     assert_eq!(store.trim_feed(&users[7], 2, 9).await, Ok(2));
+
+    // Files of all sizes, most of them named by an entry.
+    for (n, size) in FILES.into_iter().enumerate() {
+        let user_id = &users[n * 8];
+        let token = files::put(store, user_id, NOW.plus(n as u64), &files::bytes(size)).await;
+        if n > 0 {
+            store.name_file(user_id, &token, n as u64).await.unwrap();
+        }
+    }
+}
+
+/// Sizes of files that a store is filled with: up to several pages of pieces.
+const FILES: [usize; 5] = [7, 1, FILE_PIECE, FILE_PIECE + 1, 9 * FILE_PIECE + 5];
+
+/// The bytes of files beside a store, with the names of where they are.
+fn bytes_beside(store: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut all = BTreeMap::new();
+    for partition in std::fs::read_dir(store.join("files")).unwrap() {
+        for file in std::fs::read_dir(partition.unwrap().path()).unwrap() {
+            let path = file.unwrap().path();
+            let name = path.strip_prefix(store).unwrap().to_str().unwrap().to_owned();
+            all.insert(name, std::fs::read(path).unwrap());
+        }
+    }
+    let mut sizes: Vec<_> = all.values().map(Vec::len).collect();
+    sizes.sort_unstable();
+    let mut expected = FILES.to_vec();
+    expected.sort_unstable();
+    assert_eq!(sizes, expected);
+    all
 }
 
 /// All rows of a store that are not numbers of its own, in an order of theirs.
 fn rows(directory: &Path) -> Vec<String> {
-    const TABLES: [&str; 13] = [
+    const TABLES: [&str; 14] = [
         "SELECT name, hex(value) FROM meta WHERE name != 'ping'",
         "SELECT name, last FROM counters WHERE name >= -1 AND last > 0",
         "SELECT user_id, client, business, auth_id, version, sequence, state, active, deadline, hex(commit_id), snapshot \
@@ -146,6 +178,7 @@ fn rows(directory: &Path) -> Vec<String> {
          FROM dead_letters d JOIN threads t ON t.id = d.thread JOIN endpoints e ON e.id = d.endpoint",
         "SELECT hex(key), hex(request), expires_at, answer FROM kept",
         "SELECT hex(key), until FROM seen_requests",
+        "SELECT token, user_id, sequence, at, content_type, name, size FROM files",
         "SELECT kind, id, body FROM documents UNION ALL \
          SELECT 'origin', partition, version || ' ' || sequence || ' ' || control_epoch || ' ' || conversation FROM origins \
          WHERE version > 0",
@@ -192,6 +225,8 @@ async fn everything_comes_back_as_it_was() {
     moved(&migrate(&server.url(), text(&second.path().join("new"))));
     assert_same(&rows(first.path()), &before);
     assert_same(&rows(&second.path().join("new")), &before);
+    let bytes = bytes_beside(first.path());
+    assert!(bytes_beside(&second.path().join("new")) == bytes, "byte for byte");
 
     let stores: [Arc<dyn Store>; 2] =
         [RedisStore::open(&server.url(), PARTITIONS, "n1").await.unwrap(), embedded(&second.path().join("new"))];
@@ -214,6 +249,13 @@ async fn everything_comes_back_as_it_was() {
         let newcomer = open_thread(&*store, 1, "somebody new").await;
         assert!(store.thread(&newcomer).await.unwrap().is_some());
         assert_eq!(store.count_threads(None, None, None).await, Ok(60));
+        for (path, bytes) in &bytes {
+            let token = FileToken::new(path.rsplit('/').next().unwrap()).unwrap();
+            assert!(files::read(&*store, &token).await.as_ref() == Some(bytes));
+        }
+        assert_eq!(store.unnamed_files(NOW, 9).await.unwrap().len(), 1);
+        let named = store.user_id(&client("acme"), 1, "user:4 +ü");
+        assert_eq!(store.forget_files(&named, 9, 9).await, Ok(1));
         store.close().await;
     }
 }
@@ -230,6 +272,7 @@ async fn a_store_moves_between_servers() {
     moved(&migrate(&one.url(), text(&first)));
     moved(&migrate(&two.url(), text(&second)));
     assert_same(&rows(&first), &rows(&second));
+    assert!(bytes_beside(&first) == bytes_beside(&second));
 }
 
 /// Starts it, and kills it once it has said that it is so far.
@@ -274,6 +317,7 @@ async fn a_killed_migration_goes_on() {
     let told = moved(&migrate(&server.url(), text(&second)));
     assert!(!told.contains("moving configuration"), "what was done is not done again: {told}");
     assert_same(&rows(&second), &before);
+    assert!(bytes_beside(&second) == bytes_beside(&first));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -324,6 +368,21 @@ async fn a_difference_is_found() {
     drop(store);
     refused(&migrate(text(home.path()), &server.url()), "entries in the source and");
     assert!(RedisStore::open(&server.url(), PARTITIONS, "n1").await.is_err());
+}
+
+/// A file that is another one on the way is a difference, too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broken_file_is_found() {
+    let (home, server) = (TempDir::new().unwrap(), RedisServer::start());
+    let store = embedded(home.path());
+    fill(&*store).await;
+    store.close().await;
+    drop(store);
+    killed_at(text(home.path()), &server.url(), "40%");
+    let moved: Vec<String> = server.ask(&["KEYS", "{tract:*}:file:*"]);
+    assert!(!moved.is_empty(), "some are there already");
+    server.ask::<()>(&["HSET", &moved[0], "0", "something else"]);
+    refused(&migrate(text(home.path()), &server.url()), "pieces of files that are not the same in both");
 }
 
 /// The router that is started on the moved store goes on with the conversation, and delivers what waited.

@@ -198,7 +198,7 @@ async fn the_log_stays_short() {
 /// What an older version of this program left is read, and goes on.
 #[tokio::test]
 async fn a_store_from_before_dead_letters_is_taken_over() {
-    const BACK: &str = "DROP VIEW entries; DROP VIEW thread_heads; \
+    const BACK: &str = "DROP TABLE files; DROP VIEW entries; DROP VIEW thread_heads; \
         ALTER TABLE threads ADD COLUMN version INTEGER NOT NULL DEFAULT 0; ALTER TABLE threads ADD COLUMN sequence INTEGER NOT NULL DEFAULT 0; \
         ALTER TABLE threads ADD COLUMN commit_id BLOB; ALTER TABLE threads ADD COLUMN snapshot TEXT NOT NULL DEFAULT ''; \
         UPDATE threads SET (version, sequence, commit_id, snapshot) = \
@@ -226,4 +226,6 @@ async fn a_store_from_before_dead_letters_is_taken_over() {
     write_outcomes(&*store, vec![end]).await;
     let status = store.endpoint_status(&one).await.unwrap();
     assert_eq!((status.pending, status.dead), (1, 1));
+    let token = crate::store_contract::files::put(&*store, &user_id, NOW, b"bytes").await;
+    assert_eq!(crate::store_contract::files::read(&*store, &token).await.as_deref(), Some(&b"bytes"[..]));
 }

@@ -3,10 +3,12 @@
 //! Implementations live at the edge; tests bring their own.
 
 mod delivery;
+mod files;
 mod leases;
 mod retention;
 
 pub use delivery::*;
+pub use files::*;
 pub use leases::*;
 pub use retention::*;
 
@@ -352,7 +354,7 @@ pub struct Durability {
 ///
 /// One contract suite runs on every implementation.
 #[async_trait]
-pub trait Store: Outbox + Retention {
+pub trait Store: Outbox + Retention + Files {
     /// The public handle of a thread: the same for ever, meaningless to others, carries its partition.
     fn user_id(&self, client: &ClientId, business: BusinessId, auth_id: &str) -> UserId;
 

@@ -8,7 +8,7 @@
 
 mod record;
 
-pub use record::{DeliveryRecord, Part, Record, Survey, ThreadRecord};
+pub use record::{DeliveryRecord, Part, Record, Survey, ThreadRecord, is_full};
 
 use super::{
     redis::{RedisOpenError, RedisSide},

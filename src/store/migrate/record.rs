@@ -12,7 +12,7 @@ use xxhash_rust::xxh3::xxh3_128;
 pub enum Part {
     /// Documents, endpoints, and the counter of deliveries.
     Config,
-    /// One partition's threads, each followed by its entries; their users; the counters.
+    /// One partition's threads, each followed by its entries; their users; the counters; files.
     Partition(u16),
     /// Deliveries that wait.
     Waiting,
@@ -133,6 +133,33 @@ pub enum Record {
         /// The last conversation.
         conversation: u64,
     },
+    /// A file that a customer sent; its pieces follow.
+    File {
+        /// Its token.
+        token: String,
+        /// Of which thread.
+        user_id: String,
+        /// The entry that names it, if that is known.
+        sequence: Option<u64>,
+        /// What it was found to be.
+        content_type: String,
+        /// What it is to be called.
+        name: String,
+        /// In bytes.
+        size: u64,
+        /// In milliseconds.
+        at: i64,
+    },
+    /// A piece of a file.
+    Piece {
+        /// The file's token.
+        token: String,
+        /// Which piece, from 0.
+        number: u64,
+        /// What it holds.
+        #[serde(serialize_with = "as_digest")]
+        bytes: Vec<u8>,
+    },
     /// A delivery that waits, was received, or is a dead letter, as its part says.
     Delivery(DeliveryRecord),
     /// An answer that is kept for an idempotency key.
@@ -243,6 +270,19 @@ fn as_stored<S: serde::Serializer>(answer: &KeptAnswer, serializer: S) -> Result
     serializer.serialize_str(&form)
 }
 
+fn as_digest<S: serde::Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&format!("{} {:032x}", bytes.len(), xxh3_128(bytes)))
+}
+
+/// Pieces of files on one page: a page is held in memory as a whole, and so are a few that are read ahead.
+const PIECES: usize = 4;
+
+/// Whether there is enough on a page, which may hold so many records.
+pub fn is_full(page: &[Record], most: usize) -> bool {
+    let is_piece = |record: &&Record| matches!(record, Record::Piece { .. });
+    page.len() >= most || page.iter().rev().take_while(is_piece).count() >= PIECES
+}
+
 impl Record {
     /// What it is, in the plural, for a person.
     pub fn kind(&self) -> &'static str {
@@ -255,6 +295,8 @@ impl Record {
             Self::Entry { .. } => "entries",
             Self::User { .. } => "users",
             Self::Origin { .. } => "origins",
+            Self::File { .. } => "files",
+            Self::Piece { .. } => "pieces of files",
             Self::Delivery(_) => "deliveries",
             Self::Answer { .. } => "answers",
             Self::Request { .. } => "requests",

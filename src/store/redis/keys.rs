@@ -1,6 +1,6 @@
 //! The names of all keys. Those of a partition share its hash tag, so that one script may change them together.
 
-use tract_actors::ports::Endpoint;
+use tract_actors::ports::{Endpoint, FileToken};
 use tract_domain::{ClientId, UserId};
 
 /// The whole store: its format, number of partitions, and the key of the handles. Hash.
@@ -93,6 +93,18 @@ impl Partition {
     /// A thread's entries by sequence. Stream.
     pub(super) fn entries(self, user_id: &UserId) -> String {
         self.about("entries", user_id.as_str())
+    }
+    /// A file that a customer sent: what is known of it, and its pieces by their numbers. Hash.
+    pub(super) fn file(self, token: &FileToken) -> String {
+        self.about("file", token.expose())
+    }
+    /// A thread's files by the sequence of the entry that names them. Sorted set.
+    pub(super) fn files(self, user_id: &UserId) -> String {
+        self.about("files", user_id.as_str())
+    }
+    /// Files whose entry is not known, each with its thread, by when they came. Sorted set.
+    pub(super) fn unnamed(self) -> String {
+        self.named("unnamed-files")
     }
     /// A user. Hash.
     pub(super) fn user(self, client: &ClientId, auth_id: &str) -> String {

@@ -3,6 +3,7 @@
 use super::{
     alone::{self, Alone, Hold},
     fault::Fault,
+    files,
     form::DeliveryForm,
     keys::{self, Home, Partition},
     migrate_read::Reading,
@@ -12,7 +13,7 @@ use super::{
     thread_step::{Place, hex},
 };
 use crate::store::{
-    handle::Handles,
+    handle::{Handles, partition_of_file},
     migrate::{DeliveryRecord, Identity, Location, MigrateError, Pages, Part, Record, Side, ThreadRecord, pages},
     record,
 };
@@ -162,6 +163,23 @@ impl RedisSide {
                 set.arg("left_sequence").arg(sequence).arg("left_epoch").arg(control_epoch);
                 set.arg("left_conversation").arg(conversation);
                 vec![set]
+            }
+            Record::File { token, user_id, sequence, content_type, name, size, at } => {
+                let user_id = UserId::new(&user_id).map_err(|_| FORM)?;
+                let (partition, token) = (self.home(&user_id)?, files::read_token(&token)?);
+                let mut set = command!("HSET", partition.file(&token), "user_id", user_id.as_str());
+                set.arg("content_type").arg(content_type).arg("name").arg(name);
+                set.arg("size").arg(size).arg("at").arg(at);
+                let list = match sequence {
+                    Some(sequence) => command!("ZADD", partition.files(&user_id), sequence, token.expose()),
+                    None => command!("ZADD", partition.unnamed(), at, files::listed(&user_id, &token)),
+                };
+                vec![list, set]
+            }
+            Record::Piece { token, number, bytes } => {
+                let token = files::read_token(&token)?;
+                let home = partition_of_file(&token, self.identity.partitions).map(Partition).ok_or(FORM)?;
+                vec![command!("HSET", home.file(&token), number, bytes)]
             }
             Record::Delivery(delivery) => self.put_delivery(part, &delivery)?,
             Record::Answer { key, request, expires_at, mut answer } => {

@@ -2,6 +2,7 @@
 
 use super::{
     fault::Fault,
+    files,
     form::DeliveryForm,
     keys::{self, Home, Partition},
     migrate::EMBEDDED_RANKS,
@@ -11,12 +12,12 @@ use super::{
     thread_step::Place,
 };
 use crate::store::{
-    migrate::{DeliveryRecord, Part, Record, ThreadRecord},
+    migrate::{DeliveryRecord, Part, Record, ThreadRecord, is_full},
     record,
 };
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use tokio::sync::mpsc;
-use tract_actors::ports::{Endpoint, KeptAnswer, StoreError};
+use tract_actors::ports::{Endpoint, FileInfo, FileToken, KeptAnswer, StoreError};
 use tract_domain::{ClientId, UserId};
 use xxhash_rust::xxh3::xxh3_128;
 
@@ -55,7 +56,7 @@ impl Reading {
     /// Sends these on, with others if they are few.
     async fn send(&mut self, mut records: Vec<Record>) -> Result<(), Fault> {
         self.page.append(&mut records);
-        if self.page.len() >= CHUNK { self.flush().await } else { Ok(()) }
+        if is_full(&self.page, CHUNK) { self.flush().await } else { Ok(()) }
     }
 
     async fn flush(&mut self) -> Result<(), Fault> {
@@ -125,10 +126,49 @@ impl Reading {
             let range =
                 command!("ZRANGE", partition.threads(), &after, "+inf", "BYSCORE", "LIMIT", 0, THREADS, "WITHSCORES");
             let found: Vec<(String, u64)> = self.reader.one(range).await?;
-            let Some((_, last)) = found.last() else { return Ok(()) };
+            let Some((_, last)) = found.last() else { return self.unnamed_files(partition).await };
             after = format!("({last}");
             self.threads(partition, &found, &mut users).await?;
         }
+    }
+
+    /// Files that these threads' entries name.
+    async fn files(&mut self, partition: Partition, user_ids: &[UserId]) -> Result<(), Fault> {
+        let all = |id: &UserId| command!("ZRANGE", partition.files(id), 0, -1, "WITHSCORES");
+        let found: Vec<Vec<(String, u64)>> = self.reader.all(user_ids.iter().map(all).collect()).await?;
+        for (token, sequence) in found.into_iter().flatten() {
+            self.file(partition, &files::read_token(&token)?, Some(sequence)).await?;
+        }
+        Ok(())
+    }
+
+    /// Files that no entry names as far as is known. The one list is written before the other.
+    async fn unnamed_files(&mut self, partition: Partition) -> Result<(), Fault> {
+        let listed: Vec<String> = self.reader.one(command!("ZRANGE", partition.unnamed(), 0, -1)).await?;
+        for text in listed {
+            let (user_id, token) = files::read_listed(&text)?;
+            let named = command!("ZSCORE", partition.files(&user_id), token.expose());
+            if self.reader.one::<Option<u64>>(named).await?.is_none() {
+                self.file(partition, &token, None).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A file with its pieces, if it is there.
+    async fn file(&mut self, partition: Partition, token: &FileToken, sequence: Option<u64>) -> Result<(), Fault> {
+        let key = partition.file(token);
+        let form = self.reader.one(command!("HMGET", &key, &files::FIELDS)).await?;
+        let Some(FileInfo { user_id, content_type, name, size, at }) = files::read_info(form)? else { return Ok(()) };
+        let (token, user_id) = (token.expose().to_owned(), user_id.to_string());
+        let file = Record::File { token: token.clone(), user_id, sequence, content_type, name, size, at: at.0 };
+        self.send(vec![file]).await?;
+        for number in 0.. {
+            let piece: Option<Vec<u8>> = self.reader.one(command!("HGET", &key, number)).await?;
+            let Some(bytes) = piece else { break };
+            self.send(vec![Record::Piece { token: token.clone(), number, bytes }]).await?;
+        }
+        Ok(())
     }
 
     async fn threads(
@@ -159,7 +199,8 @@ impl Reading {
             page.extend(user(client, auth_id, fields)?);
         }
         self.send(page).await?;
-        self.entries(partition, &user_ids).await
+        self.entries(partition, &user_ids).await?;
+        self.files(partition, &user_ids).await
     }
 
     async fn entries(&mut self, partition: Partition, user_ids: &[UserId]) -> Result<(), Fault> {

@@ -19,6 +19,7 @@ mod counts;
 mod delivery_query;
 mod delivery_step;
 mod fault;
+mod files;
 mod form;
 mod keys;
 mod lane;

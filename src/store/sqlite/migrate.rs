@@ -3,8 +3,9 @@
 use super::{
     FILE, OpenError,
     batch::int,
+    bytes::{Bytes, sync_directory_of},
     fault::Fault,
-    migrate_read, occupy, schema,
+    files, migrate_read, occupy, schema,
     thread_step::{entry_key, head_key},
 };
 use crate::store::{
@@ -15,7 +16,9 @@ use crate::store::{
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension};
 use std::{
+    collections::BTreeSet,
     fs::File,
+    io,
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
 };
@@ -27,6 +30,10 @@ const TOGETHER: usize = 10_000;
 /// The store in a directory, locked.
 pub(in crate::store) struct SqliteSide {
     file: PathBuf,
+    /// The bytes of files.
+    bytes: Bytes,
+    /// Those that were written since the last part was finished: to be synced before they are noted as done.
+    written: BTreeSet<PathBuf>,
     identity: Identity,
     // A connection is only for one thread at a time.
     conn: Mutex<Option<Connection>>,
@@ -80,7 +87,9 @@ impl SqliteSide {
             // No thread copies the log while a migration writes.
             .and_then(|()| conn.pragma_update_and_check(None, "wal_autocheckpoint", 1_000, |_| Ok(())));
         settled.map_err(|source| OpenError::Database { path: file.clone(), source })?;
-        Ok(Self { file, identity, conn: Mutex::new(Some(conn)), uncommitted: 0, lock })
+        let bytes = Bytes::beside(file.parent().unwrap_or(Path::new("")));
+        let conn = Mutex::new(Some(conn));
+        Ok(Self { file, bytes, written: BTreeSet::new(), identity, conn, uncommitted: 0, lock })
     }
 
     fn with<T>(&self, work: impl FnOnce(&Connection) -> Result<T, Fault>) -> Result<T, StoreError> {
@@ -98,9 +107,9 @@ impl Side for SqliteSide {
 
     fn read(&self, part: Part) -> Pages {
         let (sender, pages) = pages();
-        let file = self.file.clone();
+        let (file, bytes) = (self.file.clone(), self.bytes.clone());
         tokio::task::spawn_blocking(move || match schema::reading(&file) {
-            Ok(conn) => migrate_read::read(&conn, part, sender),
+            Ok(conn) => migrate_read::read(&conn, &bytes, part, sender),
             Err(error) => {
                 // Whoever has gone away needs no answer.
                 let _ = sender.blocking_send(Err(Fault::Sql(error).told()));
@@ -116,6 +125,13 @@ impl Side for SqliteSide {
     async fn write(&mut self, part: Part, page: Vec<Record>) -> Result<(), StoreError> {
         let begun = self.uncommitted > 0;
         let full = self.uncommitted + page.len() >= TOGETHER;
+        for record in &page {
+            if let Record::Piece { token, number, bytes } = record {
+                let token = files::token(token).map_err(|fault| fault.told())?;
+                let path = self.bytes.write_piece_now(&token, *number, bytes).map_err(unwritten)?;
+                self.written.insert(path);
+            }
+        }
         self.with(|conn| {
             if !begun {
                 conn.execute_batch("BEGIN IMMEDIATE")?;
@@ -133,6 +149,10 @@ impl Side for SqliteSide {
     }
 
     async fn finish(&mut self, part: Part, done: usize) -> Result<(), StoreError> {
+        for path in std::mem::take(&mut self.written) {
+            let synced = File::open(&path).and_then(|file| file.sync_all()).and_then(|()| sync_directory_of(&path));
+            synced.map_err(unwritten)?;
+        }
         let partitions = self.identity.partitions;
         let begun = self.uncommitted > 0;
         self.with(|conn| {
@@ -160,6 +180,11 @@ impl Side for SqliteSide {
         drop(self.conn.lock().unwrap_or_else(PoisonError::into_inner).take());
         let _ = self.lock.unlock();
     }
+}
+
+/// Without the path, which tells a file's token.
+fn unwritten(error: io::Error) -> StoreError {
+    StoreError::Unavailable(format!("a file cannot be written: {}", error.kind()))
 }
 
 fn count_threads(conn: &Connection) -> Result<(), Fault> {
@@ -230,6 +255,14 @@ fn put(conn: &Connection, part: Part, record: &Record) -> Result<(), Fault> {
             let row = (partition, int(*version), int(*sequence), int(*control_epoch), int(*conversation));
             conn.prepare_cached(PUT)?.execute(row)?;
         }
+        Record::File { token, user_id, sequence, content_type, name, size, at } => {
+            const PUT: &str = "INSERT OR REPLACE INTO files (token, user_id, sequence, content_type, name, size, at) \
+                VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+            let row = (token, user_id, sequence.map(int), content_type, name, int(*size), at);
+            conn.prepare_cached(PUT)?.execute(row)?;
+        }
+        // Beside the database.
+        Record::Piece { .. } => {}
         Record::Delivery(delivery) => put_delivery(conn, part, delivery)?,
         Record::Answer { key, request, expires_at, answer } => {
             const PUT: &str = "INSERT OR REPLACE INTO kept (key, request, expires_at, answer) VALUES (?1, ?2, ?3, ?4)";

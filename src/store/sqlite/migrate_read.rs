@@ -1,12 +1,14 @@
 //! Reads all that the embedded store holds, for a migration.
 
 use super::{
+    bytes::Bytes,
     fault::Fault,
+    files,
     thread_step::{entry_key, head_key, uuid},
 };
 use crate::store::{
     handle::Handles,
-    migrate::{DeliveryRecord, Part, Record, ThreadRecord},
+    migrate::{DeliveryRecord, Part, Record, ThreadRecord, is_full},
     record,
 };
 use rusqlite::{Connection, OptionalExtension, Row};
@@ -21,6 +23,7 @@ const PAGE: usize = 256;
 /// A part on its way to whoever reads it.
 pub(super) struct Reading<'a> {
     conn: &'a Connection,
+    bytes: &'a Bytes,
     pages: mpsc::Sender<Result<Vec<Record>, StoreError>>,
     page: Vec<Record>,
 }
@@ -46,8 +49,8 @@ impl<T: Into<Fault>> From<T> for End {
 }
 
 /// Reads a part and sends it on.
-pub(super) fn read(conn: &Connection, part: Part, pages: mpsc::Sender<Result<Vec<Record>, StoreError>>) {
-    let mut reading = Reading { conn, pages, page: Vec::new() };
+pub(super) fn read(conn: &Connection, bytes: &Bytes, part: Part, pages: mpsc::Sender<Result<Vec<Record>, StoreError>>) {
+    let mut reading = Reading { conn, bytes, pages, page: Vec::new() };
     if let Err(End::Fault(fault)) = reading.part(part) {
         // Whoever has gone away needs no answer.
         let _ = reading.pages.blocking_send(Err(fault.told()));
@@ -61,7 +64,7 @@ fn unsigned(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
 impl Reading<'_> {
     fn add(&mut self, record: Record) -> Result<(), Unwanted> {
         self.page.push(record);
-        if self.page.len() >= PAGE { self.flush() } else { Ok(()) }
+        if is_full(&self.page, PAGE) { self.flush() } else { Ok(()) }
     }
 
     fn flush(&mut self) -> Result<(), Unwanted> {
@@ -147,6 +150,37 @@ impl Reading<'_> {
                 self.user(user)?;
             }
             self.entries(id, &user_id)?;
+        }
+        for beginning in Handles::beginnings(partition) {
+            self.files(&beginning)?;
+        }
+        Ok(())
+    }
+
+    /// The files of threads whose handles begin so.
+    fn files(&mut self, beginning: &str) -> Result<(), End> {
+        const SELECT: &str = "SELECT token, user_id, sequence, content_type, name, size, at FROM files \
+            WHERE user_id >= ?1 AND user_id < ?2 ORDER BY user_id, token";
+        let mut select = self.conn.prepare_cached(SELECT)?;
+        let mut rows = select.query((beginning, format!("{beginning}\u{7f}")))?;
+        while let Some(row) = rows.next()? {
+            let token: String = row.get(0)?;
+            let sequence = row.get::<_, Option<i64>>(2)?.map(i64::unsigned_abs);
+            let (user_id, content_type, name) = (row.get(1)?, row.get(3)?, row.get(4)?);
+            let (size, at) = (unsigned(row, 5)?, row.get(6)?);
+            self.add(Record::File { token: token.clone(), user_id, sequence, content_type, name, size, at })?;
+            self.pieces(&token)?;
+        }
+        Ok(())
+    }
+
+    /// A file's pieces; none of one whose upload did not end.
+    fn pieces(&mut self, token: &str) -> Result<(), End> {
+        let file = files::token(token)?;
+        for number in 0.. {
+            let piece = self.bytes.piece_now(&file, number).map_err(|_| Fault::Refused("a file cannot be read"))?;
+            let Some(bytes) = piece.filter(|bytes| !bytes.is_empty()) else { break };
+            self.add(Record::Piece { token: token.to_owned(), number, bytes })?;
         }
         Ok(())
     }

@@ -4,10 +4,12 @@
 //! `kill -9` and power loss. The file can be read with ordinary tools while it is in use.
 
 mod batch;
+mod bytes;
 mod checkpoint;
 mod delivery_query;
 mod delivery_step;
 mod fault;
+mod files;
 mod known;
 mod migrate;
 mod migrate_read;
@@ -23,6 +25,7 @@ pub(super) use migrate::SqliteSide;
 
 use self::{
     batch::Memory,
+    bytes::Bytes,
     checkpoint::Checkpoints,
     delivery_step::{Bury, SendAgain, UpdateOutbox},
     fault::Fault,
@@ -148,6 +151,7 @@ pub enum OpenError {
 /// The embedded store. See the module's documentation.
 pub struct SqliteStore {
     handles: Handles,
+    bytes: Bytes,
     writer: Writer,
     points: Readers,
     scans: Readers,
@@ -191,6 +195,7 @@ impl SqliteStore {
         let writer = Writer::start(conn, memory, checkpoints, lock).map_err(OpenError::Threads)?;
         Ok(Arc::new(Self {
             handles: Handles::new(&key, options.partitions),
+            bytes: Bytes::beside(directory),
             writer,
             points,
             scans,

@@ -12,6 +12,7 @@ const STEPS: &[&str] = &[
     include_str!("schema/0003_dead_letters.sql"),
     include_str!("schema/0004_retention.sql"),
     include_str!("schema/0005_log.sql"),
+    include_str!("schema/0006_files.sql"),
 ];
 
 /// `application_id` of our files, "TRCT": so that we never write into somebody else's.

@@ -203,3 +203,28 @@ impl Retention for FakeStore {
         unimplemented!()
     }
 }
+
+#[async_trait]
+impl Files for FakeStore {
+    async fn put_file(&self, _: FileInfo, _: bytes::Bytes) -> Result<FileToken, StoreError> {
+        unimplemented!()
+    }
+    async fn file(&self, _: &FileToken) -> Result<Option<FileInfo>, StoreError> {
+        unimplemented!()
+    }
+    async fn file_piece(&self, _: &FileToken, _: u64) -> Result<Option<Vec<u8>>, StoreError> {
+        unimplemented!()
+    }
+    async fn name_file(&self, _: &UserId, _: &FileToken, _: u64) -> Result<(), StoreError> {
+        unimplemented!()
+    }
+    async fn drop_file(&self, _: &UserId, _: &FileToken) -> Result<(), StoreError> {
+        unimplemented!()
+    }
+    async fn unnamed_files(&self, _: Timestamp, _: usize) -> Result<Vec<(UserId, FileToken)>, StoreError> {
+        unimplemented!()
+    }
+    async fn forget_files(&self, _: &UserId, _: u64, _: usize) -> Result<u64, StoreError> {
+        unimplemented!()
+    }
+}

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may panic")]
 
 pub(crate) mod dead_letters;
+pub(crate) mod files;
 pub(crate) mod model;
 pub(crate) mod outbox;
 pub(crate) mod retention;
@@ -62,6 +63,9 @@ macro_rules! store_contract {
                 dead_letters::the_last_thousand_that_were_received_are_kept
                 dead_letters::a_forgotten_endpoint_has_no_past
                 dead_letters::an_answer_is_kept_by_itself
+                files::a_file_is_kept_whole
+                files::a_file_is_unnamed_until_it_is_named
+                files::files_go_with_the_entries_that_name_them
                 retention::a_thread_leaves_wholly
                 retention::what_is_opened_in_its_place_counts_on
                 retention::a_user_leaves_with_the_last_thread
