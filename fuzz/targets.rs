@@ -5,10 +5,13 @@
 
 pub(crate) mod signed;
 
+use bytes::Bytes;
 use serde_json::{Map, Value};
 use signed::{FQDN, NOW};
+use std::collections::BTreeSet;
 use std::str;
 use std::sync::LazyLock;
+use tract::http::files::{form, kind::FileKind};
 use tract::http::signed::{ClientListRequest, SignedTokenRequest};
 use tract::http::{channel, control, decode, hooks, integration, messages, users};
 use tract::iva::answer::{Kept, MAX_DETAILS, MAX_MESSAGES, judge};
@@ -30,6 +33,8 @@ pub(crate) type Target = (&'static str, fn(&[u8]));
 pub(crate) const ALL: &[Target] = &[
     ("certificate", certificate),
     ("certificate_chain", certificate_chain),
+    ("file_kind", file_kind),
+    ("form", form),
     ("hsl", hsl),
     ("iva_answer", iva_answer),
     ("request_body", request_body),
@@ -38,6 +43,29 @@ pub(crate) const ALL: &[Target] = &[
     ("token", token),
     ("url", url),
 ];
+
+/// What a file is: never both an image and a document, so that nobody is shown the one for the other.
+pub(crate) fn file_kind(bytes: &[u8]) {
+    let found = FileKind::ALL.into_iter().filter(|kind| kind.is_in(bytes));
+    let types: BTreeSet<u64> = found.map(|kind| kind.message_type().number()).collect();
+    assert!(types.len() <= 1, "it is an image or a document");
+}
+
+/// A form: what is read of it is in it, and is read again when it is written anew.
+pub(crate) fn form(bytes: &[u8]) {
+    let body = Bytes::copy_from_slice(bytes);
+    let Ok(parts) = form::parts(&body, "x") else { return };
+    assert!(parts.iter().map(|part| part.content.len()).sum::<usize>() <= bytes.len());
+    let quoted = |text: &str| format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""));
+    let mut again = Vec::new();
+    for part in &parts {
+        let file_name = part.file_name.as_ref().map(|name| format!("; filename={}", quoted(name))).unwrap_or_default();
+        let head = format!("--x\r\nContent-Disposition: form-data; name={}{file_name}\r\n\r\n", quoted(&part.name));
+        again.extend([head.as_bytes(), &part.content, b"\r\n"].concat());
+    }
+    again.extend(b"--x--");
+    assert!(form::parts(&again.into(), "x") == Ok(parts), "a form that was read can be written and read");
+}
 
 /// A message's body: what is accepted is a JSON object that any JSON library reads, and is accepted again.
 pub(crate) fn hsl(bytes: &[u8]) {

@@ -5,7 +5,10 @@ use crate::{
     clock::SystemClock,
     config::{Settings, StoreSettings},
     demo::{self, DemoError},
-    http::{self, Edge, Readiness},
+    http::{
+        self, Edge, Readiness,
+        files::{FileDesk, Links},
+    },
     security::{
         chain::Roots,
         egress::{EgressClient, EgressFault, EgressRules},
@@ -212,7 +215,9 @@ async fn run_router(
     let readiness = Readiness::default();
     let expiring = network.spawn(expiry::watch(Arc::clone(&tenancy), Arc::clone(&clock)));
     let following = store.is_shared().then(|| network.spawn(follow(Arc::clone(&tenancy))));
+    let links = Links::new(settings.public_url.clone(), certificate.is_some(), addr);
     let edge = Edge {
+        files: FileDesk::new(links),
         threads: Arc::new(shell.router()),
         store: Arc::clone(&store),
         tenancy,

@@ -1,6 +1,7 @@
 //! The router's own settings: `tract.toml`, and over it the environment (section 11).
 
 use crate::{
+    http::files::PublicUrl,
     reading::{Fault, Faults, Fields, Located, Source, milliseconds},
     security::url::EgressRules,
     server::tls::TlsFiles,
@@ -30,6 +31,8 @@ const SHORTEST_RETENTION: Duration = Duration::from_secs(24 * 3600);
 pub struct Settings {
     /// Where to listen; default `127.0.0.1:8080`.
     pub listen: SocketAddr,
+    /// Where the router is found from outside, for the links to files; default: the host that the request names.
+    pub public_url: Option<PublicUrl>,
     /// This node's name among several on one store; default: random.
     pub node_id: String,
     /// Where threads are kept.
@@ -125,6 +128,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
+            public_url: None,
             node_id: random_node_id(),
             store: StoreSettings::default(),
             security: SecuritySettings::default(),
@@ -201,8 +205,9 @@ enum Form {
 }
 
 /// Every key, for the environment; the reader below says what each must be.
-const KEYS: [(&str, Form); 21] = [
+const KEYS: [(&str, Form); 22] = [
     ("listen", Form::Text),
+    ("public_url", Form::Text),
     ("node_id", Form::Text),
     ("store.kind", Form::Text),
     ("store.path", Form::Text),
@@ -330,6 +335,7 @@ fn read_settings(value: &Value, faults: &Faults) -> Settings {
     let defaults = Settings::default();
     let settings = Settings {
         listen: root.parsed("listen", listen_address).unwrap_or(defaults.listen),
+        public_url: root.parsed("public_url", PublicUrl::parse),
         node_id: root
             .parsed("node_id", |text| ReceiverId::new(text).map(|_| text.to_owned()))
             .unwrap_or(defaults.node_id),

@@ -2,6 +2,7 @@
 
 use crate::json::{MAX_DEPTH, too_deep};
 use serde::Serialize;
+use serde_json::json;
 use tract_domain::{
     Body,
     hsl::{Fault, Node, check},
@@ -102,6 +103,22 @@ pub fn text_element(text: &str) -> Body {
     Body(serde_json::to_string(&element).unwrap_or_else(|_| "{}".to_owned()).into())
 }
 
+/// An image that a customer sent, with what was said to it: a CAROUSEL of one card.
+pub fn image_element(text: &str, url: &str) -> Body {
+    let card = json!({"thumbnail": {"image": url}, "actionables": []});
+    element(json!({"text": text, "type": "CAROUSEL", "data": {"items": [card], "width": "MEDIUM"}}))
+}
+
+/// A document that a customer sent, with what was said to it: a BUTTON that leads to it.
+pub fn document_element(text: &str, name: &str, url: &str) -> Body {
+    let link = json!({"actionable_text": name, "uri": "LINK", "type": "APP_ACTION", "payload": {"url": url}});
+    element(json!({"text": text, "type": "BUTTON", "data": {"items": [link]}}))
+}
+
+fn element(value: serde_json::Value) -> Body {
+    Body(value.to_string().into())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -145,6 +162,18 @@ mod tests {
         assert_eq!(read_body(&deep), Err(HslFault::TooLong));
         assert_eq!(read_body(""), Err(HslFault::Empty));
         assert!(read_body(&"a".repeat(MAX_BODY)).is_ok());
+    }
+
+    #[test]
+    fn files_are_elements_that_can_be_shown() {
+        let url = "https://t.example/files/t";
+        for (body, shown) in [
+            (image_element("", url), r#""image":"https://t.example/files/t""#),
+            (document_element("see \"here\"", "a \"b\".pdf", url), r#""actionable_text":"a \"b\".pdf""#),
+        ] {
+            assert!(body.0.contains(shown), "{}", body.0);
+            assert_eq!(read_body(&body.0).as_ref(), Ok(&body));
+        }
     }
 
     #[test]

@@ -108,6 +108,9 @@ fn describe() {
         "tract_signed_requests_total",
         "Signed requests by result: accepted, or the code of the refusal."
     );
+    describe_counter!("tract_files_total", "Files of customers that were kept, by kind.");
+    describe_counter!("tract_file_bytes_total", Unit::Bytes, "Bytes of them, by kind.");
+    describe_counter!("tract_retention_files_total", "Files that left with the messages that name them.");
     describe_gauge!("tract_http_connections", "Connections that are open now.");
     describe_gauge!(
         "tract_conversations",

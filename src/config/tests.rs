@@ -11,6 +11,7 @@ fn faults(text: &str, environment: &[(&str, &str)]) -> Vec<String> {
 
 const WHOLE: &str = r#"
 listen = "127.0.0.1:9090"
+public_url = "https://tract.example/"
 node_id = "n1"
 [store]
 kind = "embedded"
@@ -38,6 +39,7 @@ completed = "90d"
 fn a_whole_file_is_read() {
     let settings = Settings::read(Some((Path::new("tract.toml"), WHOLE)), []).unwrap();
     assert_eq!(settings.listen.port(), 9090);
+    assert_eq!(settings.public_url.map(|url| url.to_string()).as_deref(), Some("https://tract.example"));
     assert_eq!(settings.node_id, "n1");
     assert_eq!(settings.store, StoreSettings::Embedded { path: "./data".into(), partitions: 64 });
     assert_eq!(settings.security.admin_token, Some(Secret::new("a-token")));

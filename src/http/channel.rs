@@ -246,7 +246,7 @@ impl Edge {
     }
 
     /// Opens a known user's thread with another business.
-    async fn open_for(
+    pub(super) async fn open_for(
         &self,
         client: &ClientId,
         auth_id: &str,

@@ -20,6 +20,7 @@ use tract_actors::router::{Answer, Ask, Failure, Router};
 use tract_domain::{ClientId, Timestamp, UserId};
 
 use super::Problem;
+use super::files::FileDesk;
 
 /// Whoever answers for threads: the actors' [`Router`], or a test in its place.
 #[async_trait]
@@ -78,6 +79,8 @@ pub struct Edge {
     pub deliverer: Arc<WebhookDeliverer>,
     /// Says which endpoints only get probes.
     pub breakers: Arc<dyn Breakers>,
+    /// Bounds and links of files.
+    pub files: FileDesk,
     /// How often each token may be used.
     pub rates: Rates,
     /// The time.

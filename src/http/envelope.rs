@@ -1,6 +1,6 @@
 //! What surrounds every request: its id, its span, its metrics, the shape of its error, and what becomes of a panic.
 
-use super::unread::Unread;
+use super::unread::{self, Unread};
 use super::{Edge, Problem, Shape};
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
@@ -50,11 +50,14 @@ pub async fn envelope(State(_): State<Arc<Edge>>, request: Request, next: Next) 
         span.record("trace_id", trace_id);
     }
     let in_flight = InFlight::enter();
-    let (request, unread) = Unread::lend(request);
+    let (request, body) = Unread::lend(request);
     let answered = AssertUnwindSafe(next.run(request)).catch_unwind().instrument(span.clone()).await;
     drop(in_flight);
     if answered.as_ref().map_or(true, |response| is_refusal(response.status())) {
-        unread.discard().await;
+        // Whoever may send files is told why one is refused, however large it is.
+        let is_known = answered.as_ref().is_ok_and(|response| response.status() != StatusCode::UNAUTHORIZED);
+        let most = if route == super::files::ROUTE && is_known { unread::MOST_OF_FILES } else { unread::MOST };
+        body.discard(most).await;
     }
 
     let _entered = span.enter();

@@ -13,7 +13,8 @@ const KEPT_MS: u64 = 24 * 3600 * 1000;
 /// Longest key.
 const MAX_KEY: usize = 128;
 
-const HEADER: &str = "idempotency-key";
+/// The header of a key, as names of headers are compared.
+pub const HEADER: &str = "idempotency-key";
 static REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
 /// A caller's key with the body that it came with.

@@ -12,6 +12,7 @@ pub mod deliveries;
 pub mod edge;
 pub mod envelope;
 pub mod feedback;
+pub mod files;
 pub mod history;
 pub mod hooks;
 pub mod idempotency;

@@ -4,8 +4,8 @@
 
 use super::auth::Auth;
 use super::{
-    Edge, admin, channel, control, deliveries, feedback, history, hooks, integration, messages, operations, signed,
-    sync, threads, users,
+    Edge, admin, channel, control, deliveries, feedback, files, history, hooks, integration, messages, operations,
+    signed, sync, threads, users,
 };
 use axum::handler::Handler;
 use axum::http::{Method, StatusCode};
@@ -39,6 +39,10 @@ pub struct Route {
     pub gives: Option<SchemaOf>,
     /// The status of success.
     pub success: StatusCode,
+    /// Whether its body is a form and not JSON.
+    pub is_form: bool,
+    /// As what an answer comes that is not JSON.
+    pub gives_as: &'static str,
     pub(super) handler: MethodRouter<Arc<Edge>>,
 }
 
@@ -104,6 +108,8 @@ impl Route {
             query: &[],
             gives: None,
             success: StatusCode::OK,
+            is_form: false,
+            gives_as: "text/plain",
             handler: on(filter, handler),
         }
     }
@@ -125,6 +131,12 @@ impl Route {
     }
     fn takes<T: ToSchema>(self) -> Self {
         Self { takes: Some(SchemaOf::of::<T>()), ..self }
+    }
+    fn takes_form<T: ToSchema>(self) -> Self {
+        Self { is_form: true, ..self.takes::<T>() }
+    }
+    fn gives_bytes(self) -> Self {
+        Self { gives_as: "application/octet-stream", ..self }
     }
     fn takes_object(self) -> Self {
         Self { takes: Some(SchemaOf::object()), ..self }
@@ -347,6 +359,14 @@ fn channel_routes() -> Vec<Route> {
         .gives::<integration::Success>()
         .created()
         .idempotent(),
+        Route::new(POST, files::ROUTE, Auth::Channel, "Take in a file that a customer sent", files::log_file)
+            .about(
+                "An image becomes a CAROUSEL, a document a BUTTON with a LINK; `metadata` has `file_url` and \
+                    `message_type`. The same `Idempotency-Key` and form, whatever its boundary, gets the first link again.",
+            )
+            .takes_form::<files::FileFields>()
+            .gives::<files::FileLogged>()
+            .idempotent(),
         Route::new(POST, "/v1.0/webhook", Auth::Channel, "Enable the channel webhook again", channel::enable_webhook)
             .about("What was kept while it was disabled is sent, in order.")
             .takes::<channel::EnableWebhook>()
@@ -537,6 +557,9 @@ fn operations_routes() -> Vec<Route> {
         Route::new(GET, "/readyz", Open, "Whether requests are wanted", operations::readyz)
             .about("503 with the reasons while the store is not available or the process is shutting down.")
             .gives::<operations::Ready>(),
+        Route::new(GET, "/files/{token}", Open, "Read a file that a customer sent", files::read_file)
+            .about("Its link is the right to: 404 for every other.")
+            .gives_bytes(),
         Route::new(GET, "/metrics", Open, "Metrics in Prometheus text format", operations::metrics),
     ]
 }

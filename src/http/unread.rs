@@ -13,7 +13,9 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 /// The most that is thrown away, in bytes.
-const MOST: u64 = 4 * 1024 * 1024;
+pub(super) const MOST: u64 = 4 * 1024 * 1024;
+/// The same where files are sent: twice the largest, and something.
+pub(super) const MOST_OF_FILES: u64 = 24 * 1024 * 1024;
 /// How long that may take.
 const WITHIN: Duration = Duration::from_secs(5);
 
@@ -57,14 +59,14 @@ impl Unread {
     }
 
     /// Throws away what has not been read, once the request is handled.
-    pub(super) async fn discard(self) {
+    pub(super) async fn discard(self, most: u64) {
         // Whoever keeps it still reads it.
         let Some(body) = Arc::into_inner(self.body) else { return };
         let body = body.into_inner().unwrap_or_else(PoisonError::into_inner);
-        if self.waits_to_be_asked || body.is_end_stream() || body.size_hint().lower() > MOST {
+        if self.waits_to_be_asked || body.is_end_stream() || body.size_hint().lower() > most {
             return;
         }
-        let mut rest = Limited::new(body, usize::try_from(MOST).unwrap_or(usize::MAX));
+        let mut rest = Limited::new(body, usize::try_from(most).unwrap_or(usize::MAX));
         let all = async { while let Some(Ok(_)) = rest.frame().await {} };
         // Who takes longer has had its chance.
         let _ = tokio::time::timeout(WITHIN, all).await;
@@ -93,7 +95,7 @@ mod tests {
         }
         let (request, unread) = Unread::lend(request);
         drop(request);
-        unread.discard().await;
+        unread.discard(MOST).await;
         taken.load(Ordering::SeqCst)
     }
 
@@ -110,6 +112,6 @@ mod tests {
         let (request, unread) = Unread::lend(Request::new(Body::from("hello")));
         assert_eq!(request.body().size_hint().exact(), Some(5));
         assert_eq!(request.into_body().collect().await.unwrap().to_bytes(), "hello");
-        unread.discard().await;
+        unread.discard(MOST).await;
     }
 }

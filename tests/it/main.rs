@@ -15,6 +15,7 @@ mod drain;
 mod egress;
 mod endurance;
 mod feedback;
+mod files;
 mod forged_tokens;
 mod full_disk;
 mod fuzz_corpus;

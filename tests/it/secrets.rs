@@ -1,6 +1,7 @@
 //! Secrets and what people say are in no log at any level, in no answer of the admin API, in no metric.
 
-use crate::support::{BUSINESS, CLIENT, Channel, Peer, Process};
+use crate::files::{PNG, read, token};
+use crate::support::{BUSINESS, CLIENT, Channel, Form, Peer, Process};
 use reqwest::Method;
 use serde_json::json;
 use std::fs::{self, File};
@@ -37,6 +38,12 @@ async fn no_secret_and_nothing_said_is_logged_or_shown() {
     let channel = Channel::new(api.clone(), CLIENT, API_TOKEN, BUSINESS);
     let user_id = channel.user(&json!({"auth_id": "kim", "name": "Sesame Kim"})).await;
     channel.say("kim", WORDS).await;
+    // The link is the right to read the file; its name is its sender's affair.
+    let form = Form::of_file("kim", BUSINESS, 1, "sesame photo.png", PNG).text("message_body", "sesame words");
+    let logged = channel.send_file(&form).await.ok();
+    let link_token = token(&logged).to_owned();
+    assert_eq!(read(logged["file_url"].as_str().unwrap()).await.status, 200);
+    assert_eq!(read(&format!("{}/files/sesame-{}", api.base(), "x".repeat(25))).await.status, 404);
     desk.hear("message.receive", WORDS).await;
     sprinkle.send(&user_id, "ect", REPLY).await.ok();
     phone.hear("message", REPLY).await;
@@ -62,6 +69,9 @@ async fn no_secret_and_nothing_said_is_logged_or_shown() {
     ] {
         shown += &api.send(api.request(Method::GET, path).bearer_auth(process.admin_token)).await.ok().to_string();
     }
+    for counted in [r#"tract_files_total{kind=\"png\"} 1"#, r#"route=\"/files/{token}\",status=\"404\"} 1"#] {
+        assert!(shown.contains(counted), "{counted}: {shown}");
+    }
     let admin = process.admin_token;
     process.terminate();
     assert!(process.wait().success());
@@ -79,6 +89,7 @@ async fn no_secret_and_nothing_said_is_logged_or_shown() {
         &hook_secret,
         admin,
         &sprinkle.token,
+        &link_token,
     ] {
         assert!(!shown.contains(secret), "{secret} is shown: {shown}");
         let line = logged.lines().find(|line| line.contains(secret));

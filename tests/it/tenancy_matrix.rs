@@ -3,7 +3,7 @@
 //!
 //! [`probe`] says how each route of the router's own table is called. A route without an entry fails the test.
 
-use crate::support::{Api, CLIENT, Channel, Fixture, Peer, Token, hand_off_to};
+use crate::support::{Api, CLIENT, Channel, Fixture, Form, Peer, Token, hand_off_to};
 use axum::http::{HeaderMap, Method};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
@@ -33,11 +33,16 @@ struct Ids {
 struct Call {
     query: String,
     body: Option<Value>,
+    /// The fields of the body are sent as a form, with a file beside them.
+    form: bool,
 }
 
 impl Call {
     fn body(body: Value) -> Self {
         Self { body: Some(body), ..Self::default() }
+    }
+    fn form(body: Value) -> Self {
+        Self { form: true, ..Self::body(body) }
     }
     fn query(query: String) -> Self {
         Self { query, ..Self::default() }
@@ -54,11 +59,13 @@ enum Probe {
     Operator,
     /// It is for everybody, and so tells nothing of anybody.
     Everybody,
+    /// What it names is a secret that opens it; every other opens nothing.
+    Secret(&'static str),
 }
 
 /// The entry of a route.
 fn probe(method: &Method, path: &str) -> Option<Probe> {
-    use Probe::{Everybody, Names, Operator, Own};
+    use Probe::{Everybody, Names, Operator, Own, Secret};
     if path.starts_with("/admin/") {
         return Some(Operator);
     }
@@ -118,6 +125,10 @@ fn probe(method: &Method, path: &str) -> Option<Probe> {
             Call::body(json!({"auth_id": ids.auth_id, "business_id": ids.business, "query_resolved": true,
                 "query_rating": 1}))
         }),
+        ("POST", "/v1.0/log_file_from_user") => Names(|ids| {
+            Call::form(json!({"auth_id": ids.auth_id, "message_type": "1", "business_id": ids.business.to_string()}))
+        }),
+        ("GET", "/files/{token}") => Secret("AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"),
         ("POST", "/integration/external/v1.0/send_chat_to_agent") => Names(|ids| {
             Call::body(json!({"user_name": ids.user_id, "business_id": ids.business, "team_name": "billing"}))
         }),
@@ -147,6 +158,13 @@ struct Credentials<'a> {
     client: Option<&'a str>,
 }
 
+/// These fields, and a small image.
+fn form(fields: &Value) -> Form {
+    let fields = fields.as_object().unwrap().iter();
+    let form = fields.fold(Form::default(), |form, (name, value)| form.text(name, value.as_str().unwrap()));
+    form.file("file", "a.png", crate::files::PNG)
+}
+
 async fn ask(api: &Api, method: &Method, path: &str, who: Credentials<'_>, call: &Call, key: Option<&str>) -> Seen {
     let mut request = api.request(method.clone(), &format!("{path}{}", call.query)).header("x-request-id", "the-same");
     if let Some(token) = who.authorization {
@@ -156,7 +174,7 @@ async fn ask(api: &Api, method: &Method, path: &str, who: Credentials<'_>, call:
         request = request.header("client-id", client);
     }
     if let Some(body) = &call.body {
-        request = request.json(body);
+        request = if call.form { form(body).in_request(request) } else { request.json(body) };
     }
     if let Some(key) = key {
         request = request.header("idempotency-key", key);
@@ -376,6 +394,12 @@ async fn what_is_anothers_is_as_unknown_as_what_never_was() {
                     }
                 }
                 Probe::Operator => assert_eq!(auth, Auth::Admin, "{case}"),
+                Probe::Secret(nobodys) => {
+                    let nobody = Credentials { authorization: None, client: None };
+                    let path = path.replace("{token}", nobodys);
+                    let seen = ask(api, method, &path, nobody, &Call::default(), None).await;
+                    assert_eq!((auth, seen.status), (Auth::Open, 404), "{case}");
+                }
                 Probe::Everybody => {
                     let nobody = Credentials { authorization: None, client: None };
                     let seen = ask(api, method, path, nobody, &Call::default(), None).await;

@@ -66,7 +66,7 @@ pub fn document() -> OpenApi {
             .tag("webhooks")
             .summary(Some(hook.summary))
             .description(Some(payloads::DELIVERY))
-            .request_body(Some(schemas.body(Some(hook.payload))))
+            .request_body(Some(schemas.body(Some(hook.payload), JSON_TYPE)))
             .responses(answers);
         webhooks = webhooks.path(hook.name, PathItem::new(HttpMethod::Post, operation));
     }
@@ -97,6 +97,8 @@ fn method(route: &Route) -> HttpMethod {
     }
 }
 
+const JSON_TYPE: &str = "application/json";
+
 #[derive(Default)]
 struct Schemas(Vec<(String, RefOr<Schema>)>);
 
@@ -113,12 +115,12 @@ impl Schemas {
             None => ObjectBuilder::new().build().into(),
         }
     }
-    fn body(&mut self, of: Option<SchemaOf>) -> utoipa::openapi::request_body::RequestBody {
+    fn body(&mut self, of: Option<SchemaOf>, content_type: &str) -> utoipa::openapi::request_body::RequestBody {
         let body = RequestBodyBuilder::new();
         match of {
             Some(of) => {
                 let content = ContentBuilder::new().schema(Some(self.add(of))).build();
-                body.content("application/json", content).required(Some(Required::True)).build()
+                body.content(content_type, content).required(Some(Required::True)).build()
             }
             None => body.build(),
         }
@@ -151,7 +153,9 @@ fn operation(route: &Route, path: &str, schemas: &mut Schemas) -> Operation {
         operation = operation.parameter(parameter.description(Some(about)).schema(Some(schema(false))));
     }
     if route.takes.is_some() {
-        operation = operation.request_body(Some(schemas.body(route.takes)));
+        operation = operation.request_body(Some(
+            schemas.body(route.takes, if route.is_form { "multipart/form-data" } else { JSON_TYPE }),
+        ));
     }
     if let Some(security) = security(route.auth) {
         operation = operation.security(security);
@@ -175,7 +179,7 @@ fn responses(route: &Route, path: &str, schemas: &mut Schemas) -> ResponsesBuild
             let content = ContentBuilder::new().schema(Some(schemas.add(of))).build();
             done.content("application/json", content)
         }
-        None => done.content("text/plain", ContentBuilder::new().schema(Some(schema(false))).build()),
+        None => done.content(route.gives_as, ContentBuilder::new().schema(Some(schema(false))).build()),
     };
     let mut refusals = vec![("503", "Overloaded, or the store is not available; nothing was done.")];
     if route.auth != Auth::Open {
@@ -184,7 +188,11 @@ fn responses(route: &Route, path: &str, schemas: &mut Schemas) -> ResponsesBuild
     if !matches!(route.auth, Auth::Open | Auth::Signed) {
         refusals.push(("401", "No or bad credentials."));
     }
-    if route.takes.is_some() {
+    if route.is_form {
+        refusals.push(("408", "The body took too long to arrive."));
+        refusals.push(("413", "The file is larger than 10 MiB."));
+        refusals.push(("415", "The body is not a form."));
+    } else if route.takes.is_some() {
         refusals.push(("413", "The body is larger than 256 KiB."));
         refusals.push(("415", "The body is not JSON."));
     }
@@ -192,7 +200,7 @@ fn responses(route: &Route, path: &str, schemas: &mut Schemas) -> ResponsesBuild
         refusals.push(("403", "Not allowed to this caller."));
         refusals.push(("429", "This token is used too often; Retry-After says when to go on."));
     }
-    if !matches!(route.auth, Auth::Open | Auth::Signed) {
+    if !matches!(route.auth, Auth::Open | Auth::Signed) || path.contains('{') {
         refusals.push(("404", "Unknown."));
     }
     if route.idempotent || route.method == axum::http::Method::DELETE {
@@ -220,6 +228,7 @@ fn example(status: &str, path: &str) -> serde_json::Value {
         "401" => Problem::unauthorized("token_missing", "send Authorization: Bearer <token>"),
         "403" => Problem::new(StatusCode::FORBIDDEN, "not_permitted", "sprinkle may not take"),
         "404" => Problem::unknown_user(),
+        "408" => Problem::new(StatusCode::REQUEST_TIMEOUT, "body_timeout", "the body took too long to arrive"),
         "409" => Problem::new(StatusCode::CONFLICT, "invalid_state", "not possible while the conversation is complete"),
         "413" => Problem::new(
             StatusCode::PAYLOAD_TOO_LARGE,

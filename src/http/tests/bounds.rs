@@ -9,6 +9,7 @@ fn concrete(path: &str) -> String {
         .replace("{client_id}", "acme")
         .replace("{business_id}", "343")
         .replace("{user_id}", "u")
+        .replace("{token}", "t")
         .replace("{uuid}", "00000000-0000-4000-8000-000000000000")
 }
 
@@ -184,6 +185,7 @@ async fn a_panic_is_a_500() {
         tenancy: Arc::clone(&fixture.edge.tenancy),
         tokens: Arc::clone(&fixture.edge.tokens),
         signed: Arc::clone(&fixture.edge.signed),
+        files: desk(),
         rates: crate::security::rates::Rates::new(0),
         clock: Arc::clone(&fixture.edge.clock),
         admin_token: Secret::new(ADMIN),

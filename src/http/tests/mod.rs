@@ -6,6 +6,7 @@ mod bounds;
 mod calls;
 mod hooks;
 
+use super::files::{FileDesk, Links};
 use super::{Breakers, Edge, Readiness, Threads, service};
 use crate::clock::SystemClock;
 use crate::security::chain::Roots;
@@ -153,6 +154,11 @@ fn tenants() -> Value {
     })
 }
 
+/// Links lead to the host that is asked.
+fn desk() -> FileDesk {
+    FileDesk::new(Links::new(None, false, ([127, 0, 0, 1], 8080).into()))
+}
+
 impl Fixture {
     async fn start() -> Self {
         let directory = tempfile::tempdir().unwrap();
@@ -185,6 +191,7 @@ impl Fixture {
             store,
             tenancy,
             tokens: Arc::new(tokens),
+            files: desk(),
             rates: Rates::new(0),
             clock: Arc::clone(&clock) as _,
             admin_token: Secret::new(ADMIN),

@@ -83,8 +83,9 @@ async fn every_change_can_be_asked_for_again() {
         ),
     ];
     let here: BTreeSet<_> = changes.iter().map(|(path, ..)| *path).collect();
-    let there: BTreeSet<_> = table().iter().filter(|route| route.idempotent).map(|route| route.path).collect();
-    assert_eq!(here, there, "every route that takes the header is tried");
+    // Forms are in `files/repeated.rs`.
+    let there = table().into_iter().filter(|route| route.idempotent && !route.is_form);
+    assert_eq!(here, there.map(|route| route.path).collect(), "every route that takes the header is tried");
 
     for (path, body, field) in changes {
         let path = &path.replace("{ect_id}", "sprinkle");

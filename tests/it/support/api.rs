@@ -1,5 +1,6 @@
 //! The public API, as each kind of caller uses it.
 
+use super::form::Form;
 use reqwest::header::HeaderMap;
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
@@ -196,6 +197,14 @@ impl Channel {
         let request = self.saying(auth_id, words);
         let answer = self.api.try_send(request).await.filter(|answer| answer.status == 200)?;
         answer.body["message_id"].as_u64()
+    }
+    /// The customer sends a file: what is answered.
+    pub(crate) async fn send_file(&self, form: &Form) -> Reply {
+        self.api.send(self.sending(form)).await
+    }
+    /// The request by which the customer sends a file.
+    pub(crate) fn sending(&self, form: &Form) -> RequestBuilder {
+        form.in_request(self.request(Method::POST, "/v1.0/log_file_from_user/"))
     }
     /// The request by which the customer writes.
     pub(crate) fn saying(&self, auth_id: &str, words: &str) -> RequestBuilder {

@@ -7,6 +7,7 @@
 mod api;
 mod clock;
 mod fixture;
+mod form;
 mod peer;
 mod process;
 mod redis;
@@ -15,6 +16,7 @@ mod redis_cluster;
 pub(crate) use api::{Api, Channel, Reply, Token};
 pub(crate) use clock::ManualClock;
 pub(crate) use fixture::{ADMIN_TOKEN, BUSINESS, CLIENT, Fixture, JWT_KEY, Tenants, hand_off_to, start_router_with};
+pub(crate) use form::Form;
 pub(crate) use peer::{Answer, Peer, Received};
 pub(crate) use process::{Process, Tenant};
 pub(crate) use redis::{RedisServer, TestCa};
