@@ -4,10 +4,14 @@
 //! into the database while the writer goes on. But the log can only start over at a moment when all of it has been
 //! copied, and under load that moment never comes by itself: once the log has grown far enough, the thread copies until
 //! little is left, and the writer copies that little between two transactions.
+//!
+//! SQLite syncs the database only when a checkpoint has reached the log's end, and that is the writer's: it would have to wait
+//! until all that the thread has copied is on the disk. So the thread syncs what it copies.
 
 use rusqlite::Connection;
 use std::{
     cell::Cell,
+    fs::File,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -50,13 +54,15 @@ pub(super) struct Checkpoints {
 
 impl Checkpoints {
     /// Starts the copying thread, with a connection of its own.
-    pub(super) fn start(conn: Connection) -> std::io::Result<Self> {
+    ///
+    /// `database` must stay open until all connections are closed: with it, the system lets go of the process's locks on the file.
+    pub(super) fn start(conn: Connection, database: Arc<File>) -> std::io::Result<Self> {
         let (wake, woken) = sync_channel(1);
         let ready = Arc::new(AtomicBool::new(false));
         let tell = Arc::clone(&ready);
         let thread = std::thread::Builder::new().name("store-checkpoint".into()).spawn(move || {
             while woken.recv().is_ok() {
-                match copy(&conn) {
+                match copy(&conn, &database) {
                     Ok(long) => tell.store(long, Ordering::Release),
                     Err(error) => tracing::warn!(%error, "a checkpoint failed"),
                 }
@@ -107,10 +113,12 @@ impl Checkpoints {
     }
 }
 
-/// Copies, if the log is long until little is left; says whether it is long.
-fn copy(conn: &Connection) -> rusqlite::Result<bool> {
+/// Copies and syncs, if the log is long until little is left; says whether it is long.
+fn copy(conn: &Connection, database: &File) -> rusqlite::Result<bool> {
     for _ in 0..PASSES {
         let (pages, left) = passive(conn)?;
+        // Only so that little is left to sync: whether it is on the disk is for SQLite to see to.
+        let _ = database.sync_data();
         if pages < i64::from(RESTART_AT) {
             return Ok(false);
         }

@@ -158,6 +158,8 @@ pub struct SqliteStore {
     /// What was read of threads, until a commit takes it along: a thread that is read is mostly about to change, and the writer
     /// then need not look for it.
     read_last: Mutex<KnownThreads>,
+    /// Closed last: see [`Checkpoints::start`].
+    _database: Arc<File>,
 }
 
 impl fmt::Debug for SqliteStore {
@@ -191,7 +193,9 @@ impl SqliteStore {
         let points = Readers::start("store-reader", points).map_err(OpenError::Threads)?;
         let scans = Readers::start("store-scanner", vec![reading()?]).map_err(OpenError::Threads)?;
         let copying = schema::connect(&file).and_then(|conn| schema::settle(&conn).map(|()| conn)).map_err(fault)?;
-        let checkpoints = Checkpoints::start(copying).map_err(OpenError::Threads)?;
+        let database = File::open(&file).map_err(|source| OpenError::Directory { path: file.clone(), source })?;
+        let database = Arc::new(database);
+        let checkpoints = Checkpoints::start(copying, Arc::clone(&database)).map_err(OpenError::Threads)?;
         let writer = Writer::start(conn, memory, checkpoints, lock).map_err(OpenError::Threads)?;
         Ok(Arc::new(Self {
             handles: Handles::new(&key, options.partitions),
@@ -200,6 +204,7 @@ impl SqliteStore {
             points,
             scans,
             read_last: Mutex::new(KnownThreads::at_most(READ_LAST)),
+            _database: database,
         }))
     }
 
