@@ -45,6 +45,9 @@ impl Story<'_> {
             vec![
                 ("conversation 1 in state bot", state("bot", "1")),
                 ("the bot's turn", turn(false)),
+                ("the customer's words", said("ceu")),
+                ("the bot's first words", said("iva")),
+                ("the bot's second words", said("iva")),
                 ("the bot's first message at the channel", channel("message")),
                 ("the bot's second message at the channel", channel("message")),
                 // The agent tool stands by and hears everything.
@@ -63,6 +66,8 @@ impl Story<'_> {
             step,
             vec![
                 ("a hand-off by the bot", turn(true)),
+                ("the customer's wish", said("ceu")),
+                ("the bot's farewell", said("iva")),
                 ("the bot's message at the channel", channel("message")),
                 ("the customer's message at the agent tool", hook("message.receive")),
                 ("the bot's message at the agent tool", hook("message.receive")),
@@ -86,6 +91,7 @@ impl Story<'_> {
         self.until(
             step,
             vec![
+                ("the customer's answer", said("ceu")),
                 ("the customer's answer at the agent tool", hook("message.receive")),
                 ("conversation_state.pinned at the agent tool", hook("conversation_state.pinned")),
                 ("the agent's answer", said("aeu")),
@@ -108,6 +114,8 @@ impl Story<'_> {
                 ("conversation 2 in state bot", state("bot", "2")),
                 ("conversation_state.bot at the agent tool", hook("conversation_state.bot")),
                 ("the bot's turn", turn(false)),
+                ("the customer's question", said("ceu")),
+                ("the bot's answer", said("iva")),
                 ("the bot's answer at the channel", channel("message")),
                 ("the customer's message at the agent tool", hook("message.receive")),
                 ("the bot's answer at the agent tool", hook("message.receive")),
