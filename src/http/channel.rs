@@ -19,7 +19,9 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use std::fmt::Write;
 use std::sync::Arc;
-use tract_actors::ports::{Endpoint, KeyHome, NewDelivery, OpenThread, StoreError, Tenants, UserWrite, What, Written};
+use tract_actors::ports::{
+    Endpoint, IdempotencyKey, KeyHome, NewDelivery, OpenThread, StoreError, Tenants, UserWrite, What, Written,
+};
 use tract_actors::router::{Answer, Ask, Failure};
 use tract_domain::{
     BusinessId, ClientId, Command, DevicePlatform, MessageType, Origin, Policy, Reply, Thread, Topic, Turn, UserId,
@@ -245,15 +247,26 @@ impl Edge {
         Err(StoreError::OutcomeUnknown.into())
     }
 
-    /// Opens a known user's thread with another business.
-    pub(super) async fn open_for(
+    /// Asks a customer's thread; one that is not there, or has left meanwhile, is opened first.
+    pub(super) async fn ask_of(
         &self,
-        client: &ClientId,
-        auth_id: &str,
-        business: BusinessId,
-        policy: &Policy,
-        user_id: &UserId,
-    ) -> Result<(), Problem> {
+        customer: &Customer<'_>,
+        command: Command,
+        idempotency: Option<IdempotencyKey>,
+    ) -> Result<Answer, NotTaken> {
+        let ask = Ask { user_id: customer.user_id.clone(), client: customer.client.clone(), command, idempotency };
+        match self.threads.ask(ask.clone()).await {
+            Err(Failure::UnknownUser) => {
+                self.open(customer).await.map_err(NotTaken::Surely)?;
+                Ok(self.threads.ask(ask).await?)
+            }
+            answered => Ok(answered?),
+        }
+    }
+
+    /// Opens a customer's thread with this business, if the customer is known to the client.
+    pub(super) async fn open(&self, customer: &Customer<'_>) -> Result<(), Problem> {
+        let Customer { client, auth_id, business, policy, user_id } = *customer;
         for _ in 0..TRIES {
             let not_registered =
                 || Problem::new(StatusCode::FORBIDDEN, "user_not_registered", "user is not registered");
@@ -273,6 +286,41 @@ impl Edge {
             }
         }
         Err(contended())
+    }
+}
+
+/// A customer at one business of the client.
+pub(super) struct Customer<'a> {
+    pub(super) client: &'a ClientId,
+    pub(super) auth_id: &'a str,
+    pub(super) business: BusinessId,
+    pub(super) policy: &'a Policy,
+    pub(super) user_id: &'a UserId,
+}
+
+/// Why there is no message.
+pub(super) enum NotTaken {
+    /// There may be one.
+    Perhaps,
+    /// There is none.
+    Surely(Problem),
+}
+
+impl From<Failure> for NotTaken {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::OutcomeUnknown => Self::Perhaps,
+            other => Self::Surely(other.into()),
+        }
+    }
+}
+
+impl From<NotTaken> for Problem {
+    fn from(why: NotTaken) -> Self {
+        match why {
+            NotTaken::Perhaps => Failure::OutcomeUnknown.into(),
+            NotTaken::Surely(problem) => problem,
+        }
     }
 }
 
@@ -339,19 +387,9 @@ impl Edge {
         let auth_id = &*body.user.0.auth_id;
         let user_id = self.store.user_id(client, business, auth_id);
         let scope = Scope { client: Some(client), receiver: "", route, thread: user_id.as_str() };
-        let ask = Ask {
-            idempotency: key.map(|key| key.scoped(scope, KeyHome::Thread(user_id.clone()), self.now())),
-            user_id: user_id.clone(),
-            client: client.clone(),
-            command: Command::Ceu { body: said, metadata: None },
-        };
-        let answer = match self.threads.ask(ask.clone()).await {
-            Err(Failure::UnknownUser) => {
-                self.open_for(client, auth_id, business, &policy, &user_id).await?;
-                self.threads.ask(ask).await?
-            }
-            answered => answered?,
-        };
+        let key = key.map(|key| key.scoped(scope, KeyHome::Thread(user_id.clone()), self.now()));
+        let customer = Customer { client, auth_id, business, policy: &policy, user_id: &user_id };
+        let answer = self.ask_of(&customer, Command::Ceu { body: said, metadata: None }, key).await?;
         let Reply::Message { entry, sequence, conversation, control_epoch } = answer.reply else {
             return Err(unexpected(&answer.reply));
         };

@@ -150,7 +150,13 @@ impl Edge {
         loop {
             let page = self.store.threads(query.clone()).await?;
             let moves = page.threads.into_iter().map(|stored| async move {
-                let became = if dry_run { self.would_move(&stored, to) } else { self.moved(&stored, to).await };
+                let became = if stored.thread.control().active == *to {
+                    Became::Elsewhere
+                } else if dry_run {
+                    self.would_move(&stored, to)
+                } else {
+                    self.moved(&stored, to).await
+                };
                 (stored.key.user_id, became)
             });
             let mut moves = stream::iter(moves).buffered(AT_ONCE);
@@ -168,9 +174,6 @@ impl Edge {
     /// Moves a thread.
     async fn moved(&self, stored: &StoredThread, to: &ReceiverId) -> Became {
         let from = &stored.thread.control().active;
-        if from == to {
-            return Became::Elsewhere;
-        }
         let command = Command::Drain { from: from.clone(), to: to.clone() };
         let (user_id, client) = (stored.key.user_id.clone(), stored.key.client.clone());
         let asked = self.threads.ask(Ask { user_id, client, command, idempotency: None }).await;
@@ -189,9 +192,6 @@ impl Edge {
         };
         let ctx = Context { now: self.now(), policy: &policy };
         let from = stored.thread.control().active.clone();
-        if from == *to {
-            return Became::Elsewhere;
-        }
         let settled = stored.thread.settle(ctx).map(|done| done.thread);
         let command = Command::Drain { from, to: to.clone() };
         match settled.as_ref().unwrap_or(&stored.thread).decide(&command, ctx) {

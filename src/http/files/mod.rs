@@ -12,6 +12,7 @@ pub use read::read_file;
 pub use receive::FileFields;
 
 use super::auth::ChannelSide;
+use super::channel::{Customer, NotTaken};
 use super::idempotency::{RequestKey, Scope, mark};
 use super::messages::unexpected;
 use super::{Edge, Problem};
@@ -25,8 +26,8 @@ use serde_json::json;
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tract_actors::ports::{FileInfo, FileToken, IdempotencyKey, Kept, KeptAnswer, KeyHome};
-use tract_actors::router::{Answer, Ask, Failure};
-use tract_domain::{BusinessId, ClientId, Command, Fact, Json, MessageType, Policy, Reply, Timestamp, UserId};
+use tract_actors::router::Answer;
+use tract_domain::{Command, Fact, Json, MessageType, Reply, Timestamp, UserId};
 use utoipa::ToSchema;
 
 /// Where files are sent.
@@ -89,7 +90,7 @@ pub async fn log_file(State(edge): State<Arc<Edge>>, side: ChannelSide, request:
     let scope =
         Scope { client: Some(&side.client), receiver: "", route: "log_file_from_user", thread: user_id.as_str() };
     let key = received.key.as_ref().map(|key| key.scoped(scope, KeyHome::Thread(user_id.clone()), edge.now()));
-    let sender = Sender { client: &side.client, auth_id, business, policy: &policy, user_id: &user_id };
+    let customer = Customer { client: &side.client, auth_id, business, policy: &policy, user_id: &user_id };
     let kind = received.kind;
     let about = About {
         user_id: &user_id,
@@ -104,7 +105,7 @@ pub async fn log_file(State(edge): State<Arc<Edge>>, side: ChannelSide, request:
     }
     // Nothing is kept for whom nobody knows.
     if edge.store.thread(&user_id).await?.is_none() {
-        edge.open(&sender).await?;
+        edge.open(&customer).await?;
     }
 
     let (name, size) = (received.name.clone(), received.content.len() as u64);
@@ -118,7 +119,7 @@ pub async fn log_file(State(edge): State<Arc<Edge>>, side: ChannelSide, request:
     };
     let metadata = json!({"file_url": file_url, "message_type": about.message_type});
     let command = Command::Ceu { body: said, metadata: Some(Json(metadata.to_string().into())) };
-    match edge.ask_of(&sender, command, key).await {
+    match edge.ask_of(&customer, command, key).await {
         Ok(Answer { reply, message_ids, at, replayed: false }) => {
             edge.name(&user_id, &token, &reply).await;
             let labels = [("kind", kind.extensions()[0])];
@@ -127,7 +128,7 @@ pub async fn log_file(State(edge): State<Arc<Edge>>, side: ChannelSide, request:
             Ok(Answered(edge.file_logged(&about, &reply, &message_ids, at, Some(file_url)).await?).into_response())
         }
         // Perhaps a message names it: the sweep finds out.
-        Err(NotTaken::Perhaps) => Err(Failure::OutcomeUnknown.into()),
+        Err(why @ NotTaken::Perhaps) => Err(why.into()),
         Err(NotTaken::Surely(problem)) => {
             edge.drop_unnamed(&user_id, &token).await;
             Err(problem)
@@ -141,32 +142,6 @@ pub async fn log_file(State(edge): State<Arc<Edge>>, side: ChannelSide, request:
     }
 }
 
-/// Who sent a file, and where to.
-struct Sender<'a> {
-    client: &'a ClientId,
-    auth_id: &'a str,
-    business: BusinessId,
-    policy: &'a Policy,
-    user_id: &'a UserId,
-}
-
-/// Why there is no message.
-enum NotTaken {
-    /// There may be one.
-    Perhaps,
-    /// There is none.
-    Surely(Problem),
-}
-
-impl From<Failure> for NotTaken {
-    fn from(failure: Failure) -> Self {
-        match failure {
-            Failure::OutcomeUnknown => Self::Perhaps,
-            other => Self::Surely(other.into()),
-        }
-    }
-}
-
 /// What an answer says besides what came of the message.
 struct About<'a> {
     user_id: &'a UserId,
@@ -175,28 +150,6 @@ struct About<'a> {
 }
 
 impl Edge {
-    /// Opens the sender's thread, if the sender is known.
-    async fn open(&self, sender: &Sender<'_>) -> Result<(), Problem> {
-        self.open_for(sender.client, sender.auth_id, sender.business, sender.policy, sender.user_id).await
-    }
-
-    /// Asks the sender's thread; one that has left meanwhile is opened again.
-    async fn ask_of(
-        &self,
-        sender: &Sender<'_>,
-        command: Command,
-        idempotency: Option<IdempotencyKey>,
-    ) -> Result<Answer, NotTaken> {
-        let ask = Ask { user_id: sender.user_id.clone(), client: sender.client.clone(), command, idempotency };
-        match self.threads.ask(ask.clone()).await {
-            Err(Failure::UnknownUser) => {
-                self.open(sender).await.map_err(NotTaken::Surely)?;
-                Ok(self.threads.ask(ask).await?)
-            }
-            answered => Ok(answered?),
-        }
-    }
-
     /// The answer that was kept for this key, if any; a 422 if it was for another request.
     async fn kept_file(&self, about: &About<'_>, key: &IdempotencyKey) -> Result<Option<FileLogged>, Problem> {
         match self.store.kept(key, self.now()).await? {
