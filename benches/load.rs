@@ -18,7 +18,7 @@ use harness::{
     Server, bare, chart,
     drive::{Load, Pace},
     figures::{Figures, Table},
-    machine,
+    floor, machine,
     redis::Redis,
     scene::{self, Channel, Sink},
     server::Meter,
@@ -95,6 +95,9 @@ struct Options {
     /// Another build of tract, driven in the same rounds, to say what a change has changed.
     #[arg(long, conflicts_with = "url")]
     before: Option<PathBuf>,
+    /// Drives what keeps a message at least in the same rounds too: axum and SQLite, without and with actors between them.
+    #[arg(long, conflicts_with_all = ["url", "store"])]
+    floor: bool,
     /// Drives a running deployment; needs --token, and --users or --api-token.
     #[arg(long, requires = "token")]
     url: Option<String>,
@@ -120,7 +123,7 @@ struct Options {
 
 fn main() -> ExitCode {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-    if bare::serve_if_asked(&runtime) {
+    if bare::serve_if_asked(&runtime) || floor::serve_if_asked(&runtime) {
         return ExitCode::SUCCESS;
     }
     runtime.block_on(measure(Options::parse()))
@@ -140,6 +143,7 @@ struct Contestant {
 
 /// The names of contestants.
 const BARE: &str = "bare axum";
+const FLOORS: [(&str, &str); 2] = [("axum, SQLite", "direct"), ("axum, actors, SQLite", floor::WITH_ACTORS)];
 const BEFORE: &str = "before";
 const TRACT: &str = "tract";
 
@@ -191,8 +195,16 @@ async fn contestants(options: &Options) -> Vec<Contestant> {
     }
     let router = router(options, TRACT, Path::new(env!("CARGO_BIN_EXE_tract")), &http).await;
     let bare = Server::bare(&http).await;
-    let load = router.load.at(Place::new(&bare.url, ""));
-    let mut all = vec![Contestant { name: BARE, server: Some(bare), redis: None, sink: None, load, _dir: dir() }];
+    let beside = |name, server: Server, dir| {
+        let load = router.load.at(Place::new(&server.url, ""));
+        Contestant { name, server: Some(server), redis: None, sink: None, load, _dir: dir }
+    };
+    let mut all = vec![beside(BARE, bare, dir())];
+    for (name, way) in FLOORS.into_iter().filter(|_| options.floor) {
+        let dir = dir();
+        let server = Server::floor(dir.path(), way, &http).await;
+        all.push(beside(name, server, dir));
+    }
     if let Some(binary) = &options.before {
         all.push(self::router(options, BEFORE, binary, &http).await);
     }

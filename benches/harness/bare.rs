@@ -24,7 +24,11 @@ pub(crate) fn serve_if_asked(runtime: &tokio::runtime::Runtime) -> bool {
 
 async fn send(Json(body): Json<Value>) -> Json<Value> {
     let known = body.get("user_id").is_some_and(Value::is_string);
-    let answer = json!({"message_id": 1_234_567_890_123u64, "conversation_number": "1", "sequence": 17,
-                        "control_epoch": 1, "known": known});
-    Json(answer)
+    answer(17, known)
+}
+
+/// As long as the router's answer to `message/send`.
+pub(super) fn answer(sequence: u64, known: bool) -> Json<Value> {
+    Json(json!({"message_id": 1_234_567_890_123u64, "conversation_number": "1", "sequence": sequence,
+                "control_epoch": 1, "known": known}))
 }

@@ -6,6 +6,7 @@ pub(crate) mod bare;
 pub(crate) mod chart;
 pub(crate) mod drive;
 pub(crate) mod figures;
+pub(crate) mod floor;
 pub(crate) mod machine;
 pub(crate) mod redis;
 pub(crate) mod scene;

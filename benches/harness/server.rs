@@ -1,6 +1,6 @@
 //! The router and the bare server as processes of their own, and what they cost.
 
-use super::{ADMIN, bare, drive::Run, figures::Figures};
+use super::{ADMIN, bare, drive::Run, figures::Figures, floor};
 use std::{
     fs,
     net::TcpListener,
@@ -56,6 +56,14 @@ impl Server {
         let addr = free_addr();
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args([bare::OPTION, &addr]);
+        Self::started(command, addr, http).await
+    }
+
+    /// This very bench, as what keeps a message in this directory at least; see [`floor`].
+    pub(crate) async fn floor(dir: &Path, way: &str, http: &reqwest::Client) -> Self {
+        let addr = free_addr();
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args([floor::OPTION, &addr]).arg(dir).arg(way);
         Self::started(command, addr, http).await
     }
 
