@@ -1,6 +1,6 @@
 //! What a file is, by what is in it.
 //!
-//! A name is only somebody's word: it must be of the kinds that the contract lists, and what is in the file must agree.
+//! A name is only somebody's word. It decides only whether text, which has no marks of its kind, is meant as a table.
 
 use super::package;
 use memchr::memmem;
@@ -25,7 +25,7 @@ pub enum FileKind {
     Xls,
     /// `.xlsx`: a package with an `xl/` in it.
     Xlsx,
-    /// `.csv`: text in UTF-8.
+    /// `.csv`: text, in UTF-8 or in an encoding of single bytes, as spreadsheets write it.
     Csv,
 }
 
@@ -39,6 +39,12 @@ const OLE_ENTRY: usize = 128;
 impl FileKind {
     /// All of them.
     pub const ALL: [Self; 9] = [Jpeg, Png, Gif, Docx, Doc, Pdf, Xls, Xlsx, Csv];
+
+    /// What this is. `name` is what it was called.
+    pub fn of(content: &[u8], name: &str) -> Option<Self> {
+        let found = Self::ALL.into_iter().find(|kind| kind.is_in(content))?;
+        (found != Csv || Self::of_name(name) == Some(Csv)).then_some(found)
+    }
 
     /// The kind that a name ends with, in any case.
     pub fn of_name(name: &str) -> Option<Self> {
@@ -73,7 +79,7 @@ impl FileKind {
             Pdf => "application/pdf",
             Xls => "application/vnd.ms-excel",
             Xlsx => "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
-            Csv => "text/csv; charset=utf-8",
+            Csv => "text/csv",
         }
     }
 
@@ -96,17 +102,14 @@ impl FileKind {
             Xlsx => package::holds(bytes, "xl/"),
             Doc => bytes.starts_with(OLE) && has_stream(bytes, "WordDocument"),
             Xls => bytes.starts_with(OLE) && (has_stream(bytes, "Workbook") || has_stream(bytes, "Book")),
-            // Text has no control characters but those of its lines. Nothing else here is text, but these two may be.
-            Csv => {
-                let is_text = std::str::from_utf8(bytes).is_ok_and(|text| !text.contains(is_control));
-                is_text && !Pdf.is_in(bytes) && !Gif.is_in(bytes)
-            }
+            // Text has no control characters but those of its lines. Nothing else here is text, but these may be.
+            Csv => !bytes.iter().any(is_control) && ![Jpeg, Gif, Pdf].iter().any(|kind| kind.is_in(bytes)),
         }
     }
 }
 
-fn is_control(c: char) -> bool {
-    c.is_ascii_control() && !matches!(c, '\t' | '\r' | '\n' | '\u{c}')
+fn is_control(byte: &u8) -> bool {
+    byte.is_ascii_control() && !matches!(byte, b'\t' | b'\r' | b'\n' | b'\x0c')
 }
 
 /// Whether an OLE 2 file's directory names this stream: as UTF-16, at the beginning of an entry, and ended.
@@ -162,7 +165,7 @@ mod tests {
     fn what_is_nothing_of_it() {
         for bytes in [
             &b"PK\x03\x04"[..],
-            b"\x89PNG",
+            b"\x89PNG\r\n\x1a",
             b"MZ\x90\0",
             b"a,b\0",
             b"\xff\xfea\0,\0",
@@ -175,6 +178,22 @@ mod tests {
             let found: Vec<_> = FileKind::ALL.into_iter().filter(|kind| kind.is_in(bytes)).collect();
             assert_eq!(found, [], "{bytes:?}");
         }
+    }
+
+    #[test]
+    fn names_decide_only_whether_text_is_a_table() {
+        for (kind, bytes) in samples() {
+            for name in ["", "a", "a.exe", "a.png", "a.pdf"] {
+                assert_eq!(
+                    FileKind::of(&bytes, name),
+                    Some(kind).filter(|kind| *kind != Csv),
+                    "{kind:?} called {name:?}"
+                );
+            }
+            assert_eq!(FileKind::of(&bytes, "a.CSV"), Some(kind));
+        }
+        assert_eq!(FileKind::of(b"caf\xe9,1\n", "a.csv"), Some(Csv));
+        assert_eq!(FileKind::of(b"MZ\x90\0", "a.csv"), None);
     }
 
     #[test]

@@ -56,7 +56,7 @@ pub struct FileFields {
     /// What the customer says with it. Never parsed. At most 64 KiB.
     #[serde(default)]
     message_body: Option<String>,
-    /// At most 10 MiB, with its name. What is in it must be what the name ends with.
+    /// At most 10 MiB. What is in it says what it is, whatever its name ends with; only text must be called `.csv` to be one.
     // Of the file as of a field only the name is read.
     #[schema(value_type = String, format = Binary)]
     file: String,
@@ -169,7 +169,7 @@ fn text(part: &Part) -> Result<String, Problem> {
     Ok(text.to_owned())
 }
 
-/// What the file is called, if it is one that can be.
+/// What the file is called, which may be nothing, if it is one that can be.
 fn named_file(part: &Part) -> Result<String, Problem> {
     if part.content.len() > MAX_FILE {
         let text = format!("file: must be at most {MAX_FILE} bytes long");
@@ -178,40 +178,27 @@ fn named_file(part: &Part) -> Result<String, Problem> {
     if part.content.is_empty() {
         return Err(Problem::invalid("file", "must not be empty"));
     }
-    let named = part.file_name.clone().filter(|name| !name.is_empty());
-    named.ok_or_else(|| Problem::invalid("file", "must be sent with its name: filename=\"…\""))
+    Ok(part.file_name.clone().unwrap_or_default())
 }
 
-/// What the file is, if it is what is allowed and what it is said to be.
+/// What the file is, by what is in it, if that goes with this type of message.
 fn kind_of(name: &str, Int(message_type): Int, content: &[u8]) -> Result<FileKind, Problem> {
-    let allowed = |message_type: MessageType| {
-        let kinds = FileKind::ALL.into_iter().filter(move |kind| kind.message_type() == message_type);
-        kinds.flat_map(FileKind::extensions).copied().collect::<Vec<_>>().join(", ")
-    };
     let message_type = match MessageType::try_from(message_type) {
         Ok(message_type @ (MessageType::Image | MessageType::Document)) => message_type,
         _ => return Err(Problem::invalid("message_type", "must be 1, image, or 52, document")),
     };
-    let kind = FileKind::of_name(name).filter(|kind| kind.message_type() == message_type);
-    let Some(kind) = kind else {
-        let what = format_args!(
-            "with message_type {} its name must end with one of {}",
-            message_type.number(),
-            allowed(message_type)
-        );
-        return Err(Problem::invalid("file", what));
-    };
-    if !kind.is_in(content) {
-        let what = format_args!("what is in it is not what its name ends with ({})", kind.extensions()[0]);
-        return Err(Problem::invalid("file", what));
-    }
-    Ok(kind)
+    FileKind::of(content, name).filter(|kind| kind.message_type() == message_type).ok_or_else(|| {
+        let allowed = FileKind::ALL.into_iter().filter(|kind| kind.message_type() == message_type);
+        let allowed = allowed.flat_map(FileKind::extensions).copied().collect::<Vec<_>>().join(", ");
+        let number = message_type.number();
+        Problem::invalid("file", format_args!("with message_type {number} what is in it must be one of {allowed}"))
+    })
 }
 
 /// What a file may be called on anybody's disk: no directories, nothing that cannot be seen, nothing that reorders text.
 fn safe_name(name: &str, kind: FileKind) -> String {
     let last = name.rsplit(['/', '\\']).next().unwrap_or_default();
-    let stem = last.rsplit_once('.').map_or("", |(stem, _)| stem);
+    let stem = last.rsplit_once('.').map_or(last, |(stem, _)| stem);
     let unsafe_in_names = |c: &char| {
         c.is_control()
             || matches!(c, '<' | '>' | ':' | '"' | '|' | '?' | '*' | '%')
@@ -241,6 +228,10 @@ mod tests {
             ("käthe \"1\".png", "käthe 1.png"),
             ("käthe %221%22.png", "käthe 1.png"),
             (".png", "file.png"),
+            ("", "file.png"),
+            ("..", "file.png"),
+            ("photo", "photo.png"),
+            ("photo.exe", "photo.png"),
             ("...png", "file.png"),
             (&format!("{}.png", "ü".repeat(300)), &format!("{}.png", "ü".repeat(MAX_STEM))),
         ] {

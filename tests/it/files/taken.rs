@@ -87,7 +87,7 @@ async fn documents_on(redis: bool) {
     let csv = "name,plan\r\nKäthe,gold\r\n".as_bytes().to_vec();
     let pdf = [b"%PDF-1.7\n", &*image(100)].concat();
     for (name, saved, bytes, content_type) in [
-        ("Pläne \\\"1\\\".CSV", "Pläne 1.csv", &csv, "text/csv; charset=utf-8"),
+        ("Pläne \\\"1\\\".CSV", "Pläne 1.csv", &csv, "text/csv"),
         ("../terms.pdf", "terms.pdf", &pdf, "application/pdf"),
     ] {
         let form = Form::of_file("kim", BUSINESS, 52, name, bytes);
@@ -103,6 +103,27 @@ async fn documents_on(redis: bool) {
         let found = read(link(&logged)).await;
         assert!(found.bytes == **bytes && found.header("content-type") == content_type);
         assert!(found.header("content-disposition").starts_with("attachment; filename="));
+    }
+    router.stop().await;
+}
+
+/// Names prove nothing, so they need not be right.
+#[tokio::test]
+async fn what_is_in_a_file_says_what_it_is() {
+    let router = router_on(false).await;
+    router.customer("kim").await;
+    let (picture, table) = (image(100), b"name,plan\r\nK\xe4the,gold\r\n".to_vec());
+    for (name, message_type, bytes, content_type, saved) in [
+        ("photo", 1, &picture, "image/png", "photo.png"),
+        ("photo.exe", 1, &picture, "image/png", "photo.png"),
+        ("", 1, &picture, "image/png", "file.png"),
+        ("from-excel.csv", 52, &table, "text/csv", "from-excel.csv"),
+    ] {
+        let form = Form::of_file("kim", BUSINESS, message_type, name, bytes);
+        let found = read(link(&router.channel.send_file(&form).await.ok())).await;
+        assert!(found.bytes == **bytes, "{name}");
+        assert_eq!(found.header("content-type"), content_type);
+        assert!(found.header("content-disposition").contains(&format!("filename=\"{saved}\"")), "{name}");
     }
     router.stop().await;
 }
