@@ -64,6 +64,8 @@ pub fn message_metadata(
     viewer: Option<&ReceiverId>,
 ) -> BTreeMap<String, Box<RawValue>> {
     let mut metadata = fields(message.metadata.as_ref());
+    // Ours too, of deliveries: here it would only be somebody's word.
+    metadata.remove("replayed");
     let mut ours = Map::new();
     ours.insert("sequence".to_owned(), json!(entry.sequence));
     ours.insert("control_epoch".to_owned(), json!(entry.control_epoch));
@@ -212,7 +214,7 @@ mod tests {
             sender: Sender::Aeu,
             by: Some(id("sprinkle")),
             body: Body(r#"{"text":"hi"}"#.into()),
-            metadata: object(r#"{"ticket":1.50,"sequence":"mine"}"#),
+            metadata: object(r#"{"ticket":1.50,"sequence":"mine","replayed":true}"#),
             agent: None,
             answers: None,
         };

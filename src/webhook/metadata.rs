@@ -24,12 +24,15 @@ impl Metadata {
         }
         self
     }
-    /// Sets one of ours if there is something to say.
+    /// Sets one of ours if there is something to say; with nothing to say, the sender's of the same name goes all the same.
     #[must_use]
-    pub fn with_some(self, key: &str, value: Option<impl Serialize>) -> Self {
+    pub fn with_some(mut self, key: &str, value: Option<impl Serialize>) -> Self {
         match value {
             Some(value) => self.with(key, value),
-            None => self,
+            None => {
+                self.0.remove(key);
+                self
+            }
         }
     }
     /// One value, as it was written.
@@ -53,8 +56,9 @@ mod tests {
 
     #[test]
     fn our_keys_win_and_theirs_are_untouched() {
-        let theirs =
-            Json(r#"{"sequence": "mine", "big": 123456789012345678901234567890, "deep": {"a": [1.0]}}"#.into());
+        let theirs = Json(
+            r#"{"sequence": "mine", "by": "me", "big": 123456789012345678901234567890, "deep": {"a": [1.0]}}"#.into(),
+        );
         let ours = Metadata::of(Some(&theirs)).with("sequence", 7).with_some("by", None::<&str>).with("active", "iva");
         assert_eq!(
             ours.to_json(),
