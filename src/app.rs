@@ -29,7 +29,7 @@ use crate::{
     webhook::WebhookDeliverer,
 };
 use metrics_exporter_prometheus::PrometheusHandle;
-use std::{fs, io, net::SocketAddr, path::PathBuf, sync::Arc, thread, time::Duration};
+use std::{fs, io, io::Write, net::SocketAddr, path::PathBuf, sync::Arc, thread, time::Duration};
 use tokio::{
     net::TcpListener,
     runtime::{Builder, Handle},
@@ -209,7 +209,8 @@ async fn run_router(
     let admin_token = settings.security.admin_token.clone().unwrap_or_else(|| {
         let made = make_token("tract_admin_");
         // Only now that nothing stands in the way of starting; and before anybody can find the router up without it.
-        eprintln!("tract: admin token for this run: {}", made.expose());
+        // Not to stderr: that is the log, and logs hold no secrets. Without a stdout there is nobody to tell.
+        let _ = writeln!(std::io::stdout(), "tract: admin token for this run: {}", made.expose());
         made
     });
     let readiness = Readiness::default();

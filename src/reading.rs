@@ -206,21 +206,33 @@ fn join(at: &str, key: &str) -> String {
 
 /// Collects faults while values are read.
 #[derive(Debug, Default)]
-pub struct Faults(RefCell<Vec<Fault>>);
+pub struct Faults {
+    found: RefCell<Vec<Fault>>,
+    /// Keys that nobody asked for, where those are no faults.
+    ignored: Option<RefCell<Vec<String>>>,
+}
 
 impl Faults {
+    /// Keys that nobody asks for are no faults, but ignored.
+    pub fn ignoring_unknown_keys() -> Self {
+        Self { ignored: Some(RefCell::default()), ..Self::default() }
+    }
     /// Notes one.
     pub fn add(&self, key: impl Into<String>, what: impl Into<String>) {
-        self.0.borrow_mut().push(Fault::new(key, what));
+        self.found.borrow_mut().push(Fault::new(key, what));
     }
     /// All that were noted.
     pub fn into_vec(self) -> Vec<Fault> {
-        self.0.into_inner()
+        self.found.into_inner()
+    }
+    /// The full names of the keys that were ignored so far.
+    pub fn ignored(&self) -> Vec<String> {
+        self.ignored.as_ref().map(|ignored| ignored.borrow().clone()).unwrap_or_default()
     }
 }
 
 /// The keys of one table. Each getter answers none when the key is absent or faulty (which is noted); keys that nobody
-/// asked for are faults, so that no slip of the pen passes as a default.
+/// asked for are faults unless [`Faults`] ignore them, so that in a file no slip of the pen passes as a default.
 pub struct Fields<'a> {
     at: String,
     table: Option<&'a Map<String, Value>>,
@@ -361,6 +373,10 @@ impl<'a> Fields<'a> {
         let asked = self.asked.take();
         let Some(table) = self.table else { return };
         for key in table.keys().filter(|k| !asked.contains(&k.as_str())) {
+            if let Some(ignored) = &self.faults.ignored {
+                ignored.borrow_mut().push(self.path(key));
+                continue;
+            }
             self.fault(key, format!("is not a key that is known here; known are {}", asked.join(", ")));
         }
     }

@@ -3,7 +3,7 @@
 mod fields;
 
 use fields::SpanFields;
-use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
+use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use std::io::IsTerminal;
 use std::time::Duration;
@@ -66,6 +66,7 @@ fn builder() -> Result<PrometheusBuilder, BuildError> {
 pub fn collect() -> Result<PrometheusHandle, TelemetryFault> {
     let handle = builder()?.install_recorder()?;
     describe();
+    begin();
     Ok(handle)
 }
 
@@ -83,6 +84,34 @@ pub async fn upkeep(handle: PrometheusHandle) {
     }
 }
 
+/// What happens seldom is there from the start, at zero: a query for its rate then sees the first time as well.
+fn begin() {
+    for name in [
+        "tract_http_requests_in_flight",
+        "tract_http_connections",
+        "tract_jobs_in_flight",
+        "tract_mailbox_jobs",
+        "tract_live_actors",
+    ] {
+        gauge!(name).increment(0.0);
+    }
+    for name in [
+        "tract_overloaded_total",
+        "tract_commit_conflicts_total",
+        "tract_delivery_retries_total",
+        "tract_endpoints_disabled_total",
+        "tract_actor_restarts_total",
+    ] {
+        counter!(name).increment(0);
+    }
+    for result in ["accepted", "rejected", "postponed", "failed", "gone", "dead"] {
+        counter!("tract_deliveries_total", "result" => result).increment(0);
+    }
+    for action in ["pass", "take", "request", "offer", "decline", "expire"] {
+        counter!("tract_control_changes_total", "action" => action).increment(0);
+    }
+}
+
 fn describe() {
     describe_counter!("tract_http_requests_total", "Requests by method, route template and status.");
     describe_histogram!("tract_http_request_seconds", Unit::Seconds, "How long requests took.");
@@ -93,6 +122,7 @@ fn describe() {
     describe_histogram!("tract_commit_seconds", Unit::Seconds, "How long commits on threads took.");
     describe_gauge!("tract_outbox_pending", "Deliveries that wait, by kind of endpoint, at the time of the scrape.");
     describe_gauge!("tract_outbox_oldest_age_seconds", Unit::Seconds, "How long the oldest of them has waited.");
+    describe_gauge!("tract_breakers_open", "Endpoints that only get probes from this node, by kind.");
     describe_gauge!("tract_dead_letters", "Dead letters that are kept, by kind of endpoint.");
     describe_histogram!(
         "tract_delivery_seconds",
@@ -102,6 +132,12 @@ fn describe() {
     describe_counter!("tract_endpoints_disabled_total", "How often an endpoint was disabled.");
     describe_counter!("tract_deliveries_total", "Attempts at deliveries by what came of them.");
     describe_counter!("tract_delivery_retries_total", "Attempts that were not the first.");
+    describe_counter!("tract_overloaded_total", "Commands that were refused because too many were in flight.");
+    describe_counter!(
+        "tract_commit_conflicts_total",
+        "Commits that were decided again because another one came first."
+    );
+    describe_counter!("tract_actor_restarts_total", "Actors that failed and were started afresh.");
     describe_counter!("tract_feedback_total", "Feedback of customers by rating and whether they were helped.");
     describe_counter!("tract_control_changes_total", "Control changes by what happened.");
     describe_counter!(

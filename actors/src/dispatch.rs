@@ -207,7 +207,9 @@ impl Dispatch {
     /// Follows what this node holds, and what it may have missed. Ends with the store.
     pub(crate) async fn follow(self: Arc<Self>) {
         let (mut held, mut unseen) = (self.held.clone(), self.unseen.subscribe());
-        let mut before = held.borrow_and_update().clone();
+        // What was gained while the router started is looked at too.
+        held.mark_changed();
+        let mut before = Held::default();
         loop {
             tokio::select! {
                 changed = held.changed() => {

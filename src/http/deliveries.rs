@@ -102,7 +102,7 @@ pub(super) fn query(params: &Params, endpoints: Vec<Endpoint>) -> Result<Deliver
         state: params.get("state").map(state).transpose()?,
         user_id: params.parse::<UserId>("user_id")?,
         limit: usize::try_from(params.integer("limit", 1, 500, 100)?).unwrap_or(STEP),
-        cursor: params.get("cursor").map(str::to_owned),
+        cursor: params.cursor()?,
     })
 }
 

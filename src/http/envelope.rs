@@ -37,6 +37,7 @@ pub async fn envelope(State(_): State<Arc<Edge>>, request: Request, next: Next) 
     let matched = request.extensions().get::<MatchedPath>().cloned();
     let route = route_of(matched.as_ref());
     let method = label(request.method());
+    let reads = request.method().is_safe();
     let span = tracing::info_span!(
         "request",
         request_id = request_id.to_str().unwrap_or_default(),
@@ -78,7 +79,13 @@ pub async fn envelope(State(_): State<Arc<Edge>>, request: Request, next: Next) 
         let (parts, _) = response.into_parts();
         response = with_headers(rendered, parts.headers);
     } else {
-        tracing::debug!(status = status.as_u16(), "answered");
+        let (status, took_us) = (status.as_u16(), u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX));
+        // What changes something can be found again by its request id; what only looks is asked every few seconds.
+        if reads {
+            tracing::debug!(status, took_us, "answered");
+        } else {
+            tracing::info!(status, took_us, "answered");
+        }
     }
     response.headers_mut().insert(REQUEST_ID.clone(), request_id);
     count(route, method, response.status(), started.elapsed());

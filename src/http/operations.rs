@@ -110,17 +110,18 @@ fn certificates(edge: &Edge, text: &mut String) {
 /// there is something to say of. Those are written here and not kept as gauges, so that one that is well again is gone.
 async fn outbox(edge: &Edge) -> Result<String, StoreError> {
     let (now, directory) = (edge.now(), edge.tenancy.directory());
-    let mut totals = [("hook", 0, 0, 0), ("channel", 0, 0, 0), ("iva", 0, 0, 0)];
+    let mut totals = [("hook", 0, 0, 0, 0), ("channel", 0, 0, 0, 0), ("iva", 0, 0, 0, 0)];
     let mut lines: [Vec<String>; 5] = Default::default();
     for (endpoint, status) in edge.store.endpoints().await? {
         let kind = endpoint.name().split(':').next().unwrap_or_default();
         let age_ms = status.oldest.map_or(0, |oldest| now.since(oldest));
-        if let Some((_, pending, oldest_ms, dead)) = totals.iter_mut().find(|(name, ..)| *name == kind) {
+        let (disabled, open) = (directory.disabled(&endpoint).is_some(), edge.breakers.is_open(&endpoint));
+        if let Some((_, pending, oldest_ms, dead, probed)) = totals.iter_mut().find(|(name, ..)| *name == kind) {
             *pending += status.pending;
             *oldest_ms = age_ms.max(*oldest_ms);
             *dead += status.dead;
+            *probed += u32::from(open);
         }
-        let (disabled, open) = (directory.disabled(&endpoint).is_some(), edge.breakers.is_open(&endpoint));
         if status.pending == 0 && status.dead == 0 && !disabled && !open {
             continue;
         }
@@ -135,10 +136,11 @@ async fn outbox(edge: &Edge) -> Result<String, StoreError> {
             lines.push(format!("{name}{{endpoint=\"{}\"}} {value}\n", endpoint.name()));
         }
     }
-    for (kind, pending, age_ms, dead) in totals {
+    for (kind, pending, age_ms, dead, probed) in totals {
         gauge!("tract_outbox_pending", "kind" => kind).set(pending as f64);
         gauge!("tract_outbox_oldest_age_seconds", "kind" => kind).set(age_ms as f64 / 1000.0);
         gauge!("tract_dead_letters", "kind" => kind).set(dead as f64);
+        gauge!("tract_breakers_open", "kind" => kind).set(f64::from(probed));
     }
     let mut text = String::new();
     for ((name, help), lines) in OF_ENDPOINTS.iter().zip(lines).filter(|(_, lines)| !lines.is_empty()) {

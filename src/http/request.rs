@@ -3,7 +3,8 @@
 use super::idempotency::RequestKey;
 use super::{Edge, Problem, decode};
 use axum::body::{Body, HttpBody};
-use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
+use axum::extract::rejection::PathRejection;
+use axum::extract::{FromRequest, FromRequestParts, MatchedPath, Path, Query, Request};
 use axum::http::{HeaderMap, StatusCode, header, request::Parts};
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -113,6 +114,14 @@ fn is_json(headers: &HeaderMap) -> bool {
     json && parts.all(utf8)
 }
 
+/// What is said of a cursor that is none.
+pub const NO_CURSOR: &str = "must be the next of the page before, as it was given";
+
+/// Whether this looks like a cursor of either store: numbers with dots between them.
+pub fn is_cursor(text: &str) -> bool {
+    text.split('.').all(|number| number.parse::<u64>().is_ok())
+}
+
 /// A query string.
 #[derive(Debug, Default)]
 pub struct Params(HashMap<String, String>);
@@ -139,6 +148,14 @@ impl Params {
         let Some(text) = self.get(name) else { return Ok(default) };
         let wrong = || Problem::invalid(name, format_args!("must be an integer from {min} to {max}"));
         decode::integer(text).filter(|n| (min..=max).contains(n)).ok_or_else(wrong)
+    }
+    /// The `next` of the page before. What is none would be answered as the end of the list.
+    pub fn cursor(&self) -> Result<Option<String>, Problem> {
+        let cursor = self.get("cursor").map(str::to_owned);
+        match cursor.as_deref().is_none_or(is_cursor) {
+            true => Ok(cursor),
+            false => Err(Problem::invalid("cursor", NO_CURSOR)),
+        }
     }
     /// `true` or `false`.
     pub fn flag(&self, name: &str) -> Result<bool, Problem> {
@@ -189,10 +206,30 @@ pub struct InPath<T>(pub T);
 impl<T: DeserializeOwned + Send> FromRequestParts<Arc<Edge>> for InPath<T> {
     type Rejection = Problem;
     async fn from_request_parts(parts: &mut Parts, edge: &Arc<Edge>) -> Result<Self, Problem> {
-        match Path::<T>::from_request_parts(parts, edge).await {
-            Ok(Path(value)) => Ok(Self(value)),
-            Err(rejection) => Err(Problem::new(StatusCode::BAD_REQUEST, "invalid_path", rejection.body_text())),
+        Path::<T>::from_request_parts(parts, edge).await.map(|Path(value)| Self(value)).map_err(|rejection| {
+            let template = parts.extensions.get::<MatchedPath>().map_or("", MatchedPath::as_str);
+            Problem::new(StatusCode::BAD_REQUEST, "invalid_path", misread(template, &rejection))
+        })
+    }
+}
+
+/// What is wrong with a path, by the name that the route's template has for it.
+fn misread(template: &str, rejection: &PathRejection) -> String {
+    use axum::extract::path::ErrorKind;
+    let PathRejection::FailedToDeserializePathParams(failed) = rejection else { return rejection.body_text() };
+    let names = || template.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
+    match failed.kind() {
+        ErrorKind::ParseErrorAtIndex { index, .. } => {
+            format!("{}: is not a number in the path", names().nth(*index).unwrap_or("the path"))
         }
+        ErrorKind::InvalidUtf8InPathParam { key } => format!("{key}: is not UTF-8"),
+        ErrorKind::DeserializeError { key, message, .. } => format!("{key}: {message}"),
+        // An identifier's own words; routes that end in one have no other that could be meant.
+        ErrorKind::Message(message) => match names().next_back() {
+            Some(name) if names().count() == 1 => format!("{name}: {message}"),
+            _ => message.clone(),
+        },
+        other => other.to_string(),
     }
 }
 

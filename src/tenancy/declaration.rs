@@ -185,13 +185,25 @@ impl Declaration {
     /// for looking for more: faulty values have their defaults.
     pub fn read(value: &Value) -> (Self, Vec<Fault>) {
         let faults = Faults::default();
-        let root = Fields::of("", value, &faults);
+        (Self::read_noting(value, &faults), faults.into_vec())
+    }
+
+    /// The same of a request's body, in which unknown fields are ignored (section 2); their full names come last.
+    pub fn read_body(value: &Value) -> (Self, Vec<Fault>, Vec<String>) {
+        let faults = Faults::ignoring_unknown_keys();
+        let declaration = Self::read_noting(value, &faults);
+        let ignored = faults.ignored();
+        (declaration, faults.into_vec(), ignored)
+    }
+
+    fn read_noting(value: &Value, faults: &Faults) -> Self {
+        let root = Fields::of("", value, faults);
         let declaration = Self {
             ects: root.tables("ect").into_iter().map(read_ect).collect(),
             clients: root.tables("client").into_iter().filter_map(read_client).collect(),
         };
         root.finish();
-        (declaration, faults.into_vec())
+        declaration
     }
 }
 

@@ -4,7 +4,7 @@ use std::{
     io::{BufRead, BufReader, Read, Write},
     net::TcpListener,
     path::Path,
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
     thread::JoinHandle,
 };
 use tempfile::TempDir;
@@ -67,6 +67,28 @@ fn help_has_an_example_for_every_command() {
     }
     let output = tract(here.path(), &["apply", "--help"], &[("TRACT_ADMIN_TOKEN", "hush")]);
     assert!(!stdout(&output).contains("hush"));
+}
+
+/// The log is no place for it.
+#[test]
+fn the_admin_token_of_a_run_is_printed_on_stdout() {
+    let here = directory(&[]);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tract"));
+    command.args(["serve", "--listen", "127.0.0.1:0"]).current_dir(here.path()).env_remove("RUST_LOG");
+    let mut serving = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(serving.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let mut logged = Vec::new();
+    for event in BufReader::new(serving.stderr.take().unwrap()).lines() {
+        logged.push(event.unwrap());
+        if logged.last().is_some_and(|event| event.contains("listening")) {
+            break;
+        }
+    }
+    serving.kill().unwrap();
+    serving.wait().unwrap();
+    let token = line.strip_prefix("tract: admin token for this run: ").unwrap().trim_end();
+    assert!(token.len() > 20 && logged.iter().all(|event| !event.contains(token)), "{line}{logged:?}");
 }
 
 #[test]

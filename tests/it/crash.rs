@@ -167,6 +167,14 @@ async fn metrics_say_what_operators_watch() {
         "tract_conversations{state=\"bot\"} 0",
         "tract_outbox_pending{kind=\"hook\"} 0",
         "tract_outbox_oldest_age_seconds{kind=\"channel\"} 0",
+        "tract_breakers_open{kind=\"hook\"} 0",
+        "tract_live_actors 0",
+        "tract_mailbox_jobs 0",
+        "tract_jobs_in_flight 0",
+        "tract_http_requests_in_flight 1",
+        "tract_deliveries_total{result=\"dead\"} 0",
+        "tract_delivery_retries_total 0",
+        "tract_control_changes_total{action=\"take\"} 0",
     ] {
         assert!(text.contains(line), "{line}\n{text}");
     }

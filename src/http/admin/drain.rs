@@ -4,7 +4,7 @@ use super::threads::state;
 use crate::http::auth::Admin;
 use crate::http::decode::{Flag, Name, Text};
 use crate::http::idempotency::{self, rendered};
-use crate::http::request::Posted;
+use crate::http::request::{NO_CURSOR, Posted, is_cursor};
 use crate::http::{Edge, Problem};
 use axum::extract::State;
 use axum::response::Response;
@@ -108,6 +108,9 @@ pub async fn drain(
     }
     if body.receiver.as_ref() == Some(&body.to) {
         return Err(Problem::invalid("to", "must be another receiver than the one that is drained"));
+    }
+    if body.cursor.as_deref().is_some_and(|cursor| !is_cursor(cursor)) {
+        return Err(Problem::invalid("cursor", NO_CURSOR));
     }
     edge.check_target(&body)?;
     let key = edge.operators(key, "admin/drain", "");

@@ -4,6 +4,7 @@ use super::view;
 use crate::http::auth::Admin;
 use crate::http::request::{InPath, Params, Posted};
 use crate::http::{Edge, Problem, idempotency};
+use crate::reading::Fault;
 use crate::tenancy::{Client, Declaration, KeepMade, Made, TenancyError};
 use axum::Json as Answered;
 use axum::extract::State;
@@ -44,7 +45,8 @@ pub async fn apply(
         return Ok(idempotency::body(&answer, true));
     }
     let keep = key.map(|key| (key, without_secrets as fn(&[Made]) -> Json));
-    let made = apply_value(&edge, Value::Object(body), keep).await?;
+    let (declaration, faults) = Declaration::read(&Value::Object(body));
+    let made = applied(&edge, declaration, faults, keep).await?;
     Ok(Answered(Applied { made }).into_response())
 }
 
@@ -58,12 +60,40 @@ fn without_secrets(made: &[Made]) -> Json {
 }
 
 /// Applies a declaration; every fault in it is told, by its place.
-async fn apply_value(edge: &Edge, declaration: Value, keep: KeepMade) -> Result<Vec<Made>, Problem> {
-    let (declaration, faults) = Declaration::read(&declaration);
+async fn applied(
+    edge: &Edge,
+    declaration: Declaration,
+    faults: Vec<Fault>,
+    keep: KeepMade,
+) -> Result<Vec<Made>, Problem> {
     if !faults.is_empty() {
         return Err(TenancyError::from(faults).into());
     }
     Ok(edge.tenancy.apply(declaration, edge.now(), keep).await?)
+}
+
+/// What putting something made, and its fields that mean nothing here, by their full names.
+struct Put {
+    made: Vec<Made>,
+    ignored: Vec<String>,
+}
+
+/// Applies what was put. A declaration is a file's twin and has to be right to the letter; here, as in every body, unknown
+/// fields are ignored, but not in silence.
+async fn put(edge: &Edge, declaration: &Value) -> Result<Put, Problem> {
+    let (declaration, faults, ignored) = Declaration::read_body(declaration);
+    Ok(Put { made: applied(edge, declaration, faults, None).await?, ignored })
+}
+
+impl Put {
+    /// With what stands there now.
+    fn shown(self, name: &str, shown: Value) -> Answered<Value> {
+        let mut answer = json!({name: shown, "made": self.made});
+        if !self.ignored.is_empty() {
+            answer["ignored"] = json!(self.ignored);
+        }
+        Answered(answer)
+    }
 }
 
 /// Puts the id from the path into the body, which may repeat it but not contradict it.
@@ -74,11 +104,6 @@ fn identified(mut body: Map<String, Value>, field: &str, id: Value) -> Result<Ma
     }
     body.insert(field.to_owned(), id);
     Ok(view::declared(body))
-}
-
-/// What was put, with what that made.
-fn put(name: &str, shown: Value, made: &[Made]) -> Answered<Value> {
-    Answered(json!({name: shown, "made": made}))
 }
 
 fn removed() -> Answered<Value> {
@@ -112,8 +137,8 @@ pub async fn put_ect(
     Posted { body, .. }: Posted<Map<String, Value>>,
 ) -> Result<Answered<Value>, Problem> {
     let ect = identified(body, "ect_id", json!(id.as_str()))?;
-    let made = apply_value(&edge, json!({"ect": [ect]}), None).await?;
-    Ok(put("ect", shown_ect(&edge, &id)?, &made))
+    let put = put(&edge, &json!({"ect": [ect]})).await?;
+    Ok(put.shown("ect", shown_ect(&edge, &id)?))
 }
 
 /// `DELETE /admin/v1/ects/{ect_id}`
@@ -154,8 +179,8 @@ pub async fn put_client(
     Posted { body, .. }: Posted<Map<String, Value>>,
 ) -> Result<Answered<Value>, Problem> {
     let declared = identified(body, "client_id", json!(id.as_str()))?;
-    let made = apply_value(&edge, json!({"client": [declared]}), None).await?;
-    Ok(put("client", view::client(&*client(&edge, &id)?), &made))
+    let put = put(&edge, &json!({"client": [declared]})).await?;
+    Ok(put.shown("client", view::client(&*client(&edge, &id)?)))
 }
 
 /// `DELETE /admin/v1/clients/{client_id}`
@@ -216,8 +241,8 @@ pub async fn put_business(
     };
     whole.insert("business".to_owned(), json!(businesses));
     let whole = view::declared(whole);
-    let made = apply_value(&edge, json!({"client": [whole]}), None).await?;
-    Ok(put("business", shown_business(&edge, &id, business)?, &made))
+    let put = put(&edge, &json!({"client": [whole]})).await?;
+    Ok(put.shown("business", shown_business(&edge, &id, business)?))
 }
 
 /// `DELETE /admin/v1/clients/{client_id}/businesses/{business_id}`

@@ -71,7 +71,7 @@ pub async fn list(State(edge): State<Arc<Edge>>, _: Admin, params: Params) -> Re
         active: params.parse::<ReceiverId>("active")?,
         q: params.get("q").map(str::to_owned),
         limit: usize::try_from(limit).unwrap_or(usize::MAX),
-        cursor: params.get("cursor").map(str::to_owned),
+        cursor: params.cursor()?,
     };
     let found = edge.store.threads(query).await?;
     Ok(Answered(Threads { threads: found.threads.iter().map(ThreadLine::new).collect(), next: found.next }))

@@ -67,6 +67,25 @@ async fn a_faulty_declaration_is_refused_with_every_fault() {
 }
 
 #[tokio::test]
+async fn unknown_fields_are_ignored_and_named() {
+    let fixture = Fixture::start().await;
+    let before = fixture.admin(Method::GET, "/admin/v1/clients/acme", None).await.ok();
+    let mut body = before.clone();
+    (body["colour"], body["business"][0]["opening_hours"]) = (json!("red"), json!({"monday": "9-17"}));
+    let put = fixture.admin(Method::PUT, "/admin/v1/clients/acme", Some(body)).await.ok();
+    assert_eq!((&put["client"], &put["made"]), (&before, &json!([])));
+    assert_eq!(put["ignored"], json!(["client[0].business[0].opening_hours", "client[0].colour"]));
+    // Not in the twin of a file.
+    let body = json!({"ect": [{"ect_id": "new", "fqdn": "new.example", "may_tkae": true}], "etc": []});
+    let reply = fixture.admin(Method::POST, "/admin/v1/apply", Some(body)).await;
+    assert!(
+        reply.refused().2.contains("ect[0].may_tkae") && reply.refused().2.contains("etc"),
+        "{:?}",
+        reply.refused()
+    );
+}
+
+#[tokio::test]
 async fn what_threads_use_is_removed_only_by_force() {
     let fixture = Fixture::start().await;
     fixture.user().await;
