@@ -18,11 +18,19 @@ use std::{
         mpsc::{SyncSender, sync_channel},
     },
     thread::JoinHandle,
+    time::{Duration, Instant},
 };
 
 /// Pages by which the log grows until the copying thread is woken: 8 MiB. The longer, the more often a page was written again
 /// meanwhile, and is copied once; but the longer, too, the disk is busy with it at a time.
 const COPY_EVERY: u32 = 2048;
+
+/// Fewer pages are copied too once so much time has passed: where threads are all over a large database, each page is a
+/// place of its own on the disk, and what is synced at once keeps the writer's own syncs waiting.
+const COPY_AFTER: Duration = Duration::from_millis(50);
+
+/// Pages for which that is worth it.
+const COPY_AT_LEAST: u32 = 16;
 
 /// Pages in the log from which on it is to start over: 32 MiB. The longer, the fewer callers meet the writer's share of it;
 /// the longer, too, the log to be read after a crash.
@@ -48,7 +56,8 @@ pub(super) struct Checkpoints {
     /// The thread has just copied all but little of a long log.
     ready: Arc<AtomicBool>,
     thread: JoinHandle<()>,
-    next_copy: u32,
+    /// Pages in the log when the thread was woken last, and when that was.
+    copied: (u32, Instant),
     next_force: u32,
 }
 
@@ -68,7 +77,7 @@ impl Checkpoints {
                 }
             }
         })?;
-        Ok(Self { wake, ready, thread, next_copy: COPY_EVERY, next_force: RESTART_BY_FORCE_AT })
+        Ok(Self { wake, ready, thread, copied: (0, Instant::now()), next_force: RESTART_BY_FORCE_AT })
     }
 
     /// Called before the connection's first transaction.
@@ -82,10 +91,13 @@ impl Checkpoints {
     /// Called on the writer's thread between transactions.
     pub(super) fn after_commit(&mut self, conn: &Connection) {
         let pages = PAGES.get();
-        if pages < COPY_EVERY {
-            (self.next_copy, self.next_force) = (COPY_EVERY, RESTART_BY_FORCE_AT);
+        let (before, since) = self.copied;
+        let Some(grown) = pages.checked_sub(before) else {
+            // It has started over.
+            self.copied = (0, since);
+            self.next_force = RESTART_BY_FORCE_AT;
             return;
-        }
+        };
         let force = pages >= self.next_force;
         if force {
             self.next_force = pages.saturating_add(RESTART_AT);
@@ -95,8 +107,8 @@ impl Checkpoints {
             // round will. Should it fail, the thread meets the same fault and logs it.
             let _ = passive(conn);
         }
-        if pages >= self.next_copy {
-            self.next_copy = pages.saturating_add(COPY_EVERY);
+        if grown >= COPY_EVERY || (grown >= COPY_AT_LEAST && since.elapsed() >= COPY_AFTER) {
+            self.copied = (pages, Instant::now());
             // Full: it is about to copy anyway. Gone: the log is started over by force.
             let _ = self.wake.try_send(());
         }
