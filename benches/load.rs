@@ -95,6 +95,9 @@ struct Options {
     /// Another build of tract, driven in the same rounds, to say what a change has changed.
     #[arg(long, conflicts_with = "url")]
     before: Option<PathBuf>,
+    /// What the router logs, to a file: `info`, as it does unless told otherwise, is a line for each message; `warn` none.
+    #[arg(long, default_value = "info", conflicts_with = "url")]
+    log: String,
     /// Drives what keeps a message at least in the same rounds too: axum and SQLite, without and with actors between them.
     #[arg(long, conflicts_with_all = ["url", "store"])]
     floor: bool,
@@ -217,9 +220,9 @@ async fn router(options: &Options, name: &'static str, binary: &Path, http: &req
     let dir = tempfile::tempdir().unwrap();
     let redis = (options.store == Kind::Redis)
         .then(|| Redis::start(if options.appendfsync == Fsync::Always { "always" } else { "everysec" }));
-    let mut settings = Vec::new();
+    let mut settings = vec![("RUST_LOG", options.log.clone())];
     if let Some(redis) = &redis {
-        settings = vec![("TRACT_STORE__KIND", "redis".to_owned()), ("TRACT_STORE__URL", redis.url())];
+        settings.extend([("TRACT_STORE__KIND", "redis".to_owned()), ("TRACT_STORE__URL", redis.url())]);
     }
     let server = Server::router_of(binary, dir.path(), http, &settings).await;
     let sink = if options.hooks == 1 { Some(Sink::start().await) } else { None };
