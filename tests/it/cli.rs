@@ -10,11 +10,17 @@ use std::{
 use tempfile::TempDir;
 
 fn tract(directory: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Output {
+    command(directory, arguments).envs(environment.iter().copied()).output().unwrap()
+}
+
+/// The program, without settings from the environment.
+fn command(directory: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tract"));
     for (variable, _) in std::env::vars_os().filter(|(k, _)| k.to_string_lossy().starts_with("TRACT_")) {
         command.env_remove(variable);
     }
-    command.current_dir(directory).args(arguments).envs(environment.iter().copied()).output().unwrap()
+    command.current_dir(directory).args(arguments);
+    command
 }
 
 fn directory(files: &[(&str, &str)]) -> TempDir {
@@ -73,9 +79,8 @@ fn help_has_an_example_for_every_command() {
 #[test]
 fn the_admin_token_of_a_run_is_printed_on_stdout() {
     let here = directory(&[]);
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tract"));
-    command.args(["serve", "--listen", "127.0.0.1:0"]).current_dir(here.path()).env_remove("RUST_LOG");
-    let mut serving = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut command = command(here.path(), &["serve", "--listen", "127.0.0.1:0"]);
+    let mut serving = command.env_remove("RUST_LOG").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut line = String::new();
     BufReader::new(serving.stdout.take().unwrap()).read_line(&mut line).unwrap();
     let mut logged = Vec::new();

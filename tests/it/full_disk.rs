@@ -69,13 +69,14 @@ impl World {
         // When a checkpoint has caught up, the log starts over and has room again, until the database may not grow either.
         let (long, own) = ("y".repeat(60_000), OWN.repeat(60_000));
         for ((customer, user_id), acknowledged) in self.user_ids.iter().enumerate().zip(acknowledged.iter_mut()) {
-            let (says, saying) = (customer.to_string(), || acknowledged.push(long.clone()));
-            until_refused(async || self.api.send(self.channel.saying(&says, &long)).await, saying).await;
-            let sending = || acknowledged.push(own.clone());
-            until_refused(async || self.sprinkle.send(user_id, "ect", &own).await, sending).await;
+            let says = customer.to_string();
+            let taken = until_refused(|_| self.api.send(self.channel.saying(&says, &long))).await;
+            acknowledged.extend(std::iter::repeat_n(long.clone(), taken));
+            let taken = until_refused(|_| self.sprinkle.send(user_id, "ect", &own)).await;
+            acknowledged.extend(std::iter::repeat_n(own.clone(), taken));
         }
         let somebody = json!({"auth_id": "new", "custom_data": {"long": long}});
-        until_refused(async || self.channel.post("/v1.0/user/", &somebody).await, || ()).await;
+        until_refused(|_| self.channel.post("/v1.0/user/", &somebody)).await;
         self.api.send(self.api.request(Method::GET, "/healthz")).await.ok();
         self.check_feeds(acknowledged).await;
     }
@@ -118,30 +119,23 @@ impl World {
 
 /// Writes until it is refused; what was acknowledged.
 async fn write_until_refused(api: &Api, channel: &Channel, customer: usize, first: usize) -> Vec<String> {
-    let deadline = Instant::now() + PATIENCE;
-    let mut acknowledged = Vec::new();
-    loop {
-        assert!(Instant::now() < deadline, "the disk does not fill up");
-        let words = format!("{} {}", first + acknowledged.len(), "x".repeat(20_000));
-        let reply = api.send(channel.saying(&customer.to_string(), &words)).await;
-        if reply.status != 200 {
-            assert_refused(reply);
-            return acknowledged;
-        }
-        acknowledged.push(words);
-    }
+    let (customer, words) = (customer.to_string(), |n| format!("{} {}", first + n, "x".repeat(20_000)));
+    let taken = until_refused(|n| api.send(channel.saying(&customer, &words(n)))).await;
+    (0..taken).map(words).collect()
 }
 
-/// Tries until it is refused.
-async fn until_refused(attempt: impl AsyncFn() -> Reply, mut taken: impl FnMut()) {
+/// Tries until it is refused; how often it was taken before. `attempt` is told how often that was so far.
+async fn until_refused<F: Future<Output = Reply>>(attempt: impl Fn(usize) -> F) -> usize {
     let deadline = Instant::now() + PATIENCE;
+    let mut taken = 0;
     loop {
-        let reply = attempt().await;
-        if reply.status != 200 {
-            return assert_refused(reply);
-        }
-        taken();
         assert!(Instant::now() < deadline, "the disk does not fill up");
+        let reply = attempt(taken).await;
+        if reply.status != 200 {
+            assert_refused(reply);
+            return taken;
+        }
+        taken += 1;
     }
 }
 

@@ -314,6 +314,7 @@ async fn fields_that_say_what_they_may_not() {
         case(tokens, "ttl_seconds", ttl, 400, "invalid_field", "ttl_seconds");
     }
     let drain = "/admin/v1/drain";
+    case(drain, "cursor", json!("zz"), 400, "invalid_field", "cursor: must be the next");
     case(drain, "to", json!("helper"), 400, "invalid_field", "to: must be another receiver");
     case(drain, "to", json!("nobody"), 404, "unknown_receiver", "nobody");
     case(drain, "client_id", json!("nobody"), 404, "unknown_client", "client");
