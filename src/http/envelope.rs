@@ -67,7 +67,7 @@ pub async fn envelope(State(_): State<Arc<Edge>>, request: Request, next: Next) 
         tracing::error!("a handler panicked");
         axum::response::IntoResponse::into_response(Problem::internal())
     });
-    let status = response.status();
+    let (status, took) = (response.status(), started.elapsed());
     if is_refusal(status) {
         let problem = response.extensions_mut().remove::<Problem>().unwrap_or_else(|| Problem::of_status(status));
         if status.is_server_error() {
@@ -79,7 +79,7 @@ pub async fn envelope(State(_): State<Arc<Edge>>, request: Request, next: Next) 
         let (parts, _) = response.into_parts();
         response = with_headers(rendered, parts.headers);
     } else {
-        let (status, took_us) = (status.as_u16(), u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX));
+        let (status, took_us) = (status.as_u16(), u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
         // What changes something can be found again by its request id; what only looks is asked every few seconds.
         if reads {
             tracing::debug!(status, took_us, "answered");
@@ -88,7 +88,7 @@ pub async fn envelope(State(_): State<Arc<Edge>>, request: Request, next: Next) 
         }
     }
     response.headers_mut().insert(REQUEST_ID.clone(), request_id);
-    count(route, method, response.status(), started.elapsed());
+    count(route, method, response.status(), took);
     response
 }
 

@@ -114,12 +114,13 @@ fn is_json(headers: &HeaderMap) -> bool {
     json && parts.all(utf8)
 }
 
-/// What is said of a cursor that is none.
-pub const NO_CURSOR: &str = "must be the next of the page before, as it was given";
-
-/// Whether this looks like a cursor of either store: numbers with dots between them.
-pub fn is_cursor(text: &str) -> bool {
-    text.split('.').all(|number| number.parse::<u64>().is_ok())
+/// A cursor, if it looks like one of either store: numbers with dots between them. What is none would be answered as the end
+/// of the list.
+pub fn cursor(given: Option<&str>) -> Result<Option<String>, Problem> {
+    if given.is_some_and(|text| text.split('.').any(|number| number.parse::<u64>().is_err())) {
+        return Err(Problem::invalid("cursor", "must be the next of the page before, as it was given"));
+    }
+    Ok(given.map(str::to_owned))
 }
 
 /// A query string.
@@ -149,13 +150,9 @@ impl Params {
         let wrong = || Problem::invalid(name, format_args!("must be an integer from {min} to {max}"));
         decode::integer(text).filter(|n| (min..=max).contains(n)).ok_or_else(wrong)
     }
-    /// The `next` of the page before. What is none would be answered as the end of the list.
+    /// The `next` of the page before.
     pub fn cursor(&self) -> Result<Option<String>, Problem> {
-        let cursor = self.get("cursor").map(str::to_owned);
-        match cursor.as_deref().is_none_or(is_cursor) {
-            true => Ok(cursor),
-            false => Err(Problem::invalid("cursor", NO_CURSOR)),
-        }
+        cursor(self.get("cursor"))
     }
     /// `true` or `false`.
     pub fn flag(&self, name: &str) -> Result<bool, Problem> {

@@ -10,6 +10,12 @@ use tract_domain::Json;
 #[serde(transparent)]
 pub struct Metadata(BTreeMap<String, Box<RawValue>>);
 
+impl From<BTreeMap<String, Box<RawValue>>> for Metadata {
+    fn from(fields: BTreeMap<String, Box<RawValue>>) -> Self {
+        Self(fields)
+    }
+}
+
 impl Metadata {
     /// The sender's keys.
     pub fn of(sender: Option<&Json>) -> Self {

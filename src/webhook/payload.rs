@@ -69,11 +69,7 @@ fn receive(
     message: &Message,
     replayed: bool,
 ) -> Option<Vec<u8>> {
-    let metadata = Metadata::of(message.metadata.as_ref())
-        .with("sequence", entry.sequence)
-        .with("control_epoch", entry.control_epoch)
-        .with("active", &entry.active)
-        .with("standby", entry.active != *receiver)
+    let metadata = Metadata::from(wire::message_metadata(entry, message, Some(receiver)))
         .with_some("replayed", replayed.then_some(true));
     let body = Receive {
         user_id,

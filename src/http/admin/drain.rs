@@ -4,7 +4,7 @@ use super::threads::state;
 use crate::http::auth::Admin;
 use crate::http::decode::{Flag, Name, Text};
 use crate::http::idempotency::{self, rendered};
-use crate::http::request::{NO_CURSOR, Posted, is_cursor};
+use crate::http::request::{Posted, cursor};
 use crate::http::{Edge, Problem};
 use axum::extract::State;
 use axum::response::Response;
@@ -109,9 +109,7 @@ pub async fn drain(
     if body.receiver.as_ref() == Some(&body.to) {
         return Err(Problem::invalid("to", "must be another receiver than the one that is drained"));
     }
-    if body.cursor.as_deref().is_some_and(|cursor| !is_cursor(cursor)) {
-        return Err(Problem::invalid("cursor", NO_CURSOR));
-    }
+    let cursor = cursor(body.cursor.as_deref())?;
     edge.check_target(&body)?;
     let key = edge.operators(key, "admin/drain", "");
     if let Some(answer) = edge.kept_for(key.as_ref()).await? {
@@ -123,7 +121,7 @@ pub async fn drain(
         active: body.receiver.clone(),
         q: body.q.as_deref().map(str::to_owned),
         limit: PAGE,
-        cursor: body.cursor.as_deref().map(str::to_owned),
+        cursor,
     };
     let dry_run = body.dry_run.is_some_and(|Flag(dry)| dry);
     let answer = edge.drained(query, &body.to, dry_run).await?;
