@@ -346,7 +346,7 @@ pub fn run<F: Future>(future: F) -> io::Result<F::Output> {
 
 /// Runs the router until SIGTERM or SIGINT.
 pub async fn serve(settings: Settings) -> Result<(), AppError> {
-    telemetry::log("info")?;
+    let _logging = telemetry::log("info")?;
     let mut running = start(settings, Arc::new(SystemClock), telemetry::collect()?).await?;
     tokio::select! {
         signal = told_to_stop() => signal?,
@@ -367,7 +367,7 @@ pub async fn serve(settings: Settings) -> Result<(), AppError> {
 /// talks to it. Ends at the first SIGTERM or SIGINT.
 pub async fn demo(listen: SocketAddr) -> Result<(), AppError> {
     // What the demo shows is on stdout; the router's log would only stand in between.
-    telemetry::log("warn")?;
+    let _logging = telemetry::log("warn")?;
     let directory = tempfile::Builder::new().prefix("tract-demo-").tempdir()?;
     let mut settings = Settings { listen, ..Settings::default() };
     settings.store = StoreSettings::Embedded { path: directory.path().to_owned(), partitions: 256 };

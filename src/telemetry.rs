@@ -5,8 +5,10 @@ mod fields;
 use fields::SpanFields;
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
-use std::io::IsTerminal;
+use std::io::{self, BufWriter, IsTerminal, Write};
+use std::sync::OnceLock;
 use std::time::Duration;
+use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -31,19 +33,57 @@ pub enum TelemetryFault {
     Metrics(#[from] BuildError),
 }
 
+/// Lines that may wait until they are written; what is logged beyond them is lost. Some megabytes.
+const LINES: usize = 16_384;
+
+/// Bytes of lines that are written at once. A pipe takes so many in one piece (`PIPE_BUF`), so that what else is written to
+/// stderr stands between lines and not within one.
+const AT_ONCE: usize = 4096;
+
+/// How long the thread rests when it has written all there was: it is woken once for all lines that come meanwhile.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// Lines that were lost because too many waited.
+static LOST: OnceLock<ErrorCounter> = OnceLock::new();
+
+/// Keeps the log going: when it is dropped, what waits is written.
+#[derive(Debug)]
+#[must_use]
+pub struct Logging {
+    _worker: WorkerGuard,
+}
+
 /// Sends one line for each event to stderr: for people on a terminal, else JSON. `RUST_LOG` chooses what;
-/// `usual` is meant without it.
-pub fn log(usual: &str) -> Result<(), TelemetryFault> {
+/// `usual` is meant without it. A thread of its own writes them, so that nobody waits for whoever reads them.
+pub fn log(usual: &str) -> Result<Logging, TelemetryFault> {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(usual));
-    // A line that cannot be written is lost: to complain about it on stderr (`log_internal_errors`) would panic when that is
-    // what is full.
-    if std::io::stderr().is_terminal() {
-        let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let stderr = Unfailing(BufWriter::with_capacity(AT_ONCE, io::stderr()));
+    let lines = NonBlockingBuilder::default().buffered_lines_limit(LINES).thread_name("log");
+    let (writer, worker) = lines.finish(stderr);
+    let lost = writer.error_counter();
+    if io::stderr().is_terminal() {
+        let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
         lines.log_internal_errors(false).with_target(false).finish().try_init()?;
     } else {
-        in_json(std::io::stderr, filter).try_init()?;
+        in_json(writer, filter).try_init()?;
     }
-    Ok(())
+    // Set once: whoever logs already was refused above.
+    let _ = LOST.set(lost);
+    Ok(Logging { _worker: worker })
+}
+
+/// What cannot be written is lost: there is nowhere to complain about it, and the next line may fit again.
+struct Unfailing<W>(W);
+
+impl<W: Write> Write for Unfailing<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(self.0.write(bytes).unwrap_or(bytes.len()))
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        let _ = self.0.flush();
+        std::thread::sleep(PAUSE);
+        Ok(())
+    }
 }
 
 /// One JSON object on each line.
@@ -84,6 +124,13 @@ pub async fn upkeep(handle: PrometheusHandle) {
     }
 }
 
+/// Counts the lines of the log that are lost by now.
+pub fn count_lost_lines() {
+    if let Some(lost) = LOST.get() {
+        counter!("tract_log_lines_lost_total").absolute(lost.dropped_lines() as u64);
+    }
+}
+
 /// What happens seldom is there from the start, at zero: a query for its rate then sees the first time as well.
 fn begin() {
     for name in [
@@ -101,6 +148,7 @@ fn begin() {
         "tract_delivery_retries_total",
         "tract_endpoints_disabled_total",
         "tract_actor_restarts_total",
+        "tract_log_lines_lost_total",
     ] {
         counter!(name).increment(0);
     }
@@ -138,6 +186,7 @@ fn describe() {
         "Commits that were decided again because another one came first."
     );
     describe_counter!("tract_actor_restarts_total", "Actors that failed and were started afresh.");
+    describe_counter!("tract_log_lines_lost_total", "Lines of the log that nobody took in time.");
     describe_counter!("tract_feedback_total", "Feedback of customers by rating and whether they were helped.");
     describe_counter!("tract_control_changes_total", "Control changes by what happened.");
     describe_counter!(

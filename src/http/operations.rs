@@ -1,6 +1,7 @@
 //! Whether the process lives, whether it wants requests, and what it counts (section 11).
 
 use super::{Edge, Problem};
+use crate::telemetry;
 use crate::tenancy::expiry::Expiring;
 use axum::Json as Answered;
 use axum::extract::State;
@@ -84,6 +85,7 @@ pub async fn metrics(State(edge): State<Arc<Edge>>) -> ([(HeaderName, &'static s
         tracing::warn!(%error, "the outbox could not be counted");
         String::new()
     });
+    telemetry::count_lost_lines();
     let mut text = edge.metrics.render();
     text.push_str(&endpoints);
     certificates(&edge, &mut text);

@@ -21,6 +21,7 @@ mod full_disk;
 mod fuzz_corpus;
 mod hooks;
 mod lifecycle;
+mod log;
 mod migrate;
 mod mutation;
 mod nodes;

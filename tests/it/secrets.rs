@@ -96,36 +96,3 @@ async fn no_secret_and_nothing_said_is_logged_or_shown() {
         assert!(line.is_none(), "{secret} is logged: {line:?}");
     }
 }
-
-/// Without any settings for the log.
-#[tokio::test]
-async fn what_a_request_changed_is_in_the_log_by_its_id() {
-    let data = tempfile::tempdir().unwrap();
-    let log = data.path().join("log");
-    let stderr = File::create(&log).unwrap();
-    let set = |command: &mut std::process::Command| {
-        command.env_remove("RUST_LOG").stderr(Stdio::from(stderr));
-    };
-    let process = Process::start_with(data.path(), set).await;
-    let api = process.api();
-    let declaration = json!({"client": [{"client_id": CLIENT, "api_token": API_TOKEN, "sac": true,
-        "business": [{"business_id": BUSINESS}]}]});
-    api.apply(process.admin_token, &declaration).await;
-    let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
-    let put = api.request(Method::POST, "/v1.0/user").bearer_auth(API_TOKEN).header("client-id", CLIENT);
-    let put = put.header("x-request-id", "a-change").header("traceparent", format!("00-{trace}-00f067aa0ba902b7-01"));
-    api.send(put.json(&json!({"auth_id": "kim"}))).await.ok();
-    api.send(api.request(Method::GET, "/healthz").header("x-request-id", "a-look")).await.ok();
-    process.terminate();
-    assert!(process.wait().success());
-    let logged = fs::read_to_string(&log).unwrap();
-    let line: serde_json::Value =
-        logged.lines().find(|line| line.contains("a-change")).map(|line| serde_json::from_str(line).unwrap()).unwrap();
-    let span = &line["span"];
-    assert_eq!((&line["message"], &line["status"]), (&json!("answered"), &json!(200)));
-    assert_eq!(
-        (&span["route"], &span["client"], &span["trace_id"]),
-        (&json!("/v1.0/user"), &json!(CLIENT), &json!(trace))
-    );
-    assert!(!logged.contains("a-look"), "what only looks is told of at debug");
-}
