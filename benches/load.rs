@@ -18,7 +18,8 @@ use harness::{
     Server, bare, chart,
     drive::{Load, Pace},
     figures::{Figures, Table},
-    floor, machine,
+    floor::{self, Way},
+    machine,
     redis::Redis,
     scene::{self, Channel, Sink},
     server::Meter,
@@ -98,8 +99,9 @@ struct Options {
     /// What the router logs, to a file: `info`, as it does unless told otherwise, is a line for each message; `warn` none.
     #[arg(long, default_value = "info", conflicts_with = "url")]
     log: String,
-    /// Drives what keeps a message at least in the same rounds too: axum and SQLite, without and with actors between them.
-    #[arg(long, conflicts_with_all = ["url", "store"])]
+    /// Drives what a message takes at least in the same rounds too: axum, the store and an HTTP client for the webhook, without and
+    /// with actors between them.
+    #[arg(long, conflicts_with = "url")]
     floor: bool,
     /// Drives a running deployment; needs --token, and --users or --api-token.
     #[arg(long, requires = "token")]
@@ -124,6 +126,19 @@ struct Options {
     bench: bool,
 }
 
+impl Options {
+    /// A Redis server of a contestant's own, if that is where it keeps threads.
+    fn redis(&self) -> Option<Redis> {
+        let appendfsync = if self.appendfsync == Fsync::Always { "always" } else { "everysec" };
+        (self.store == Kind::Redis).then(|| Redis::start(appendfsync))
+    }
+
+    /// Where a contestant's webhooks go, if there are any.
+    async fn sink(&self) -> Option<Arc<Sink>> {
+        if self.hooks == 1 { Some(Sink::start().await) } else { None }
+    }
+}
+
 fn main() -> ExitCode {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     if bare::serve_if_asked(&runtime) || floor::serve_if_asked(&runtime) {
@@ -146,7 +161,8 @@ struct Contestant {
 
 /// The names of contestants.
 const BARE: &str = "bare axum";
-const FLOORS: [(&str, &str); 2] = [("axum, SQLite", "direct"), ("axum, actors, SQLite", floor::WITH_ACTORS)];
+const FLOOR: &str = "the parts";
+const FLOOR_WITH_ACTORS: &str = "the parts, with actors";
 const BEFORE: &str = "before";
 const TRACT: &str = "tract";
 
@@ -198,15 +214,10 @@ async fn contestants(options: &Options) -> Vec<Contestant> {
     }
     let router = router(options, TRACT, Path::new(env!("CARGO_BIN_EXE_tract")), &http).await;
     let bare = Server::bare(&http).await;
-    let beside = |name, server: Server, dir| {
-        let load = router.load.at(Place::new(&server.url, ""));
-        Contestant { name, server: Some(server), redis: None, sink: None, load, _dir: dir }
-    };
-    let mut all = vec![beside(BARE, bare, dir())];
-    for (name, way) in FLOORS.into_iter().filter(|_| options.floor) {
-        let dir = dir();
-        let server = Server::floor(dir.path(), way, &http).await;
-        all.push(beside(name, server, dir));
+    let load = router.load.at(Place::new(&bare.url, ""));
+    let mut all = vec![Contestant { name: BARE, server: Some(bare), redis: None, sink: None, load, _dir: dir() }];
+    for (name, actors) in [(FLOOR, false), (FLOOR_WITH_ACTORS, true)].into_iter().filter(|_| options.floor) {
+        all.push(floor(options, name, actors, &router.load, &http).await);
     }
     if let Some(binary) = &options.before {
         all.push(self::router(options, BEFORE, binary, &http).await);
@@ -218,14 +229,13 @@ async fn contestants(options: &Options) -> Vec<Contestant> {
 /// A router on a fresh store, with threads.
 async fn router(options: &Options, name: &'static str, binary: &Path, http: &reqwest::Client) -> Contestant {
     let dir = tempfile::tempdir().unwrap();
-    let redis = (options.store == Kind::Redis)
-        .then(|| Redis::start(if options.appendfsync == Fsync::Always { "always" } else { "everysec" }));
+    let redis = options.redis();
     let mut settings = vec![("RUST_LOG", options.log.clone())];
     if let Some(redis) = &redis {
         settings.extend([("TRACT_STORE__KIND", "redis".to_owned()), ("TRACT_STORE__URL", redis.url())]);
     }
     let server = Server::router_of(binary, dir.path(), http, &settings).await;
-    let sink = if options.hooks == 1 { Some(Sink::start().await) } else { None };
+    let sink = options.sink().await;
     let token = scene::tenant(&server, http, sink.as_ref().map(|sink| sink.url.as_str())).await;
     eprintln!("making {} threads …", options.threads);
     let (client, api_token) = (scene::CLIENT, harness::API);
@@ -236,6 +246,17 @@ async fn router(options: &Options, name: &'static str, binary: &Path, http: &req
         sink.until(options.threads as u64).await;
     }
     let load = Load::new(Place::new(&server.url, &token), calls, options.connections);
+    Contestant { name, server: Some(server), redis, sink, load, _dir: dir }
+}
+
+/// What a message takes at least: the same messages as this load, and nothing of a router.
+async fn floor(options: &Options, name: &'static str, actors: bool, load: &Load, http: &reqwest::Client) -> Contestant {
+    let dir = tempfile::tempdir().unwrap();
+    let (redis, sink) = (options.redis(), options.sink().await);
+    let store = redis.as_ref().map_or_else(|| dir.path().display().to_string(), Redis::url);
+    let way = Way { actors, store, hook: sink.as_ref().map(|sink| sink.url.clone()) };
+    let server = Server::floor(&way, http).await;
+    let load = load.at(Place::new(&server.url, ""));
     Contestant { name, server: Some(server), redis, sink, load, _dir: dir }
 }
 

@@ -59,11 +59,11 @@ impl Server {
         Self::started(command, addr, http).await
     }
 
-    /// This very bench, as what keeps a message in this directory at least; see [`floor`].
-    pub(crate) async fn floor(dir: &Path, way: &str, http: &reqwest::Client) -> Self {
+    /// This very bench, as what takes a message this way at least; see [`floor`].
+    pub(crate) async fn floor(way: &floor::Way, http: &reqwest::Client) -> Self {
         let addr = free_addr();
         let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args([floor::OPTION, &addr]).arg(dir).arg(way);
+        command.args([floor::OPTION, &addr]).args(way.arguments());
         Self::started(command, addr, http).await
     }
 
