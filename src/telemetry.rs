@@ -1,8 +1,8 @@
 //! Logs and metrics (section 11). What is logged and counted never contains bodies, tokens or secrets.
 
-mod fields;
+mod lines;
 
-use fields::SpanFields;
+use lines::{Line, SpanFields};
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use std::io::{self, BufWriter, IsTerminal, Write};
@@ -92,8 +92,7 @@ where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).log_internal_errors(false);
-    let lines = lines.json().flatten_event(true).with_current_span(true).with_span_list(false);
-    lines.fmt_fields(SpanFields).finish()
+    lines.fmt_fields(SpanFields).event_format(Line).finish()
 }
 
 fn builder() -> Result<PrometheusBuilder, BuildError> {
