@@ -15,7 +15,8 @@ use tokio::{
 };
 use tract::store::redis::{RedisOpenError, RedisStore};
 use tract_actors::ports::{
-    Commit, Committed, DocumentWrite, End, KeyHome, Outbox, OutboxSink, Replay, Replayed, Store, StoreError, Written,
+    Commit, Committed, DocumentWrite, End, KeyHome, Outbox, OutboxSink, Part, Replay, Replayed, Store, StoreError,
+    Written,
 };
 use tract_domain::Reply;
 
@@ -302,6 +303,29 @@ async fn an_answer_that_an_older_version_kept_is_found() {
     assert_ne!(home_now[0], before);
     server.ask::<()>(&["RENAME", &home_now[0], &before]);
     assert_eq!(kept(&*store, &home, 7, NOW).await, first);
+}
+
+/// Outcomes are written while a backlog is read, as after a hook was replaced: a page that ends a backlog must not be short
+/// because of what has gone since its ids were looked at.
+#[tokio::test]
+async fn a_page_is_not_short_for_what_has_gone_while_it_was_read() {
+    let server = RedisServer::start();
+    let (store, one) = (open(&server).await, hook("one"));
+    let user_id = open_thread(&*store, 1, "walter").await;
+    for _ in 0..7 {
+        let commit = next_step(&*store, &user_id, 1).await;
+        applied(&*store, Commit { outbox: vec![delivery(&one, commit.thread.sequence())], ..commit }).await;
+    }
+    let waiting = pending(&*store, &one, 0, 9).await;
+    let (strand, ids) = (waiting[0].strand, outbox::ids(&waiting));
+    // The ids are still there, as they were when they were looked at; their records are not any more.
+    for id in [ids[0], ids[1], ids[4]] {
+        server.ask::<u64>(&["HDEL", &format!("{{tract:{strand}}}:outbox:{}", one.name()), &id.to_string()]);
+    }
+    for (limit, expected) in [(2, &[2, 3][..]), (3, &[2, 3, 5]), (4, &[2, 3, 5, 6]), (9, &[2, 3, 5, 6])] {
+        let page = store.outbox(&one, &[Part { strand, after: 0, limit }]).await.unwrap().remove(0);
+        assert_eq!(outbox::ids(&page), expected.iter().map(|n| ids[*n]).collect::<Vec<_>>(), "of {limit}");
+    }
 }
 
 /// Dead letters are made in every partition, a bounded number at once, the oldest of each first.

@@ -54,7 +54,8 @@ async fn forms<'a>(
     found.into_iter().map(|form| form.map(|form| DeliveryForm::read(&form)).transpose()).collect()
 }
 
-/// Parts of what waits for an endpoint; none of those whose servers are away.
+/// Parts of what waits for an endpoint; none of those whose servers are away. A page that is shorter than was asked for is
+/// the last: what went between the look at its ids and at its records makes none short.
 pub(super) async fn outbox(
     reader: &mut Reader,
     place: Place,
@@ -65,15 +66,27 @@ pub(super) async fn outbox(
         let (key, limit) = (Partition(part.strand).waiting(endpoint), part.limit.min(MOST));
         command!("ZRANGE", key, format!("({}", part.after), "+inf", "BYSCORE", "LIMIT", 0, limit)
     };
-    let found: Vec<Option<Vec<u64>>> = reader.partly(parts.iter().map(range).collect()).await?;
-    let mut pages: Vec<Option<Vec<Delivery>>> = found.iter().map(|part| part.as_ref().map(|_| Vec::new())).collect();
-    let ids: Vec<u64> = found.into_iter().flatten().flatten().collect();
-    for delivery in records(reader, place, endpoint, &ids).await? {
-        if let Some(n) = parts.iter().position(|part| part.strand == delivery.strand)
-            && let Some(page) = &mut pages[n]
-        {
-            page.push(delivery);
+    let mut pages: Vec<Option<Vec<Delivery>>> = vec![None; parts.len()];
+    let mut open: Vec<(usize, Part)> = parts.iter().copied().enumerate().collect();
+    while !open.is_empty() {
+        let found: Vec<Option<Vec<u64>>> = reader.partly(open.iter().map(|(_, part)| range(part)).collect()).await?;
+        let ids: Vec<u64> = found.iter().flatten().flatten().copied().collect();
+        let mut records = records(reader, place, endpoint, &ids).await?.into_iter().peekable();
+        let mut rest = Vec::new();
+        for ((n, part), ids) in open.into_iter().zip(found) {
+            let Some(ids) = ids else {
+                pages[n] = None;
+                continue;
+            };
+            let page = pages[n].get_or_insert_default();
+            let before = page.len();
+            page.extend(std::iter::from_fn(|| records.next_if(|delivery| delivery.strand == part.strand)));
+            let missing = ids.len() - (page.len() - before);
+            if let Some(last) = ids.last().filter(|_| missing > 0 && ids.len() == part.limit.min(MOST)) {
+                rest.push((n, Part { after: *last, limit: missing, ..part }));
+            }
         }
+        open = rest;
     }
     Ok(pages)
 }
