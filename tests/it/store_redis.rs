@@ -255,6 +255,33 @@ async fn what_lost_its_answer_is_found_done() {
     assert!(told.missed().len() >= 21 && told.missed().iter().all(|of| *of == (last.strand, one.clone())));
 }
 
+/// A step that sends letters of several endpoints again has a call for each; all of them are asked for again. Whoever counts
+/// too few believes that there are no more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn letters_that_were_sent_again_are_counted_although_the_answer_was_lost() {
+    let server = RedisServer::start();
+    let thief = Thief::before(&server).await;
+    let store = RedisStore::open(&thief.url, 16, "n1").await.unwrap();
+    let endpoints = [hook("one"), hook("two")];
+    let user_id = open_thread(&*store, 1, "walter").await;
+    for endpoint in &endpoints {
+        for _ in 0..3 {
+            let commit = next_step(&*store, &user_id, 1).await;
+            applied(&*store, Commit { outbox: vec![delivery(endpoint, commit.thread.sequence())], ..commit }).await;
+        }
+        let waiting = pending(&*store, endpoint, 0, 9).await;
+        let dead = waiting.iter().map(|delivery| outbox::over(endpoint, delivery.id, End::Dead, NOW));
+        write_outcomes(&*store, dead.collect()).await;
+    }
+    thief.steal_the_answer_to(format!("\r\n{}\r\n", endpoints[0].name()));
+    let replay = Replay { endpoints: endpoints.to_vec(), which: Replayed::Since(NOW), limit: 9, now: NOW };
+    assert_eq!(store.replay(replay).await, Ok(6));
+    assert!(thief.has_stolen());
+    for endpoint in &endpoints {
+        assert_eq!(pending(&*store, endpoint, 0, 9).await.len(), 3);
+    }
+}
+
 /// The answer is lost, and then Redis refuses: what was done is not said to be undone.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_refusal_after_a_lost_answer_leaves_the_outcome_open() {

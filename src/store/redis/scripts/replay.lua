@@ -8,7 +8,8 @@ local wanted = {}
 for n = 1, number() do
   wanted[n] = text()
 end
-local last = redis.call('HMGET', head, 'replay', 'replayed')
+-- For each endpoint by itself: a step has a call for each, and all are asked for again.
+local last = redis.call('HMGET', to.status, 'replay_step', 'replay_count')
 if last[1] == step then
   return { 'again', last[2] }
 end
@@ -31,7 +32,7 @@ for _, webhook_id in ipairs(wanted) do
 end
 local ids = {}
 enqueue(head, outbox, deliveries, here, ids)
-redis.call('HSET', head, 'replay', step, 'replayed', #deliveries)
+redis.call('HSET', to.status, 'replay_step', step, 'replay_count', #deliveries)
 if #deliveries > 0 then
   -- The last that stands behind what is newer than it.
   redis.call('HSET', to.status, 'replayed', ids[2 * #deliveries - 1])
