@@ -63,6 +63,12 @@ pub fn next(failed: Failed, last_success_at: Option<Timestamp>) -> Next {
     }
 }
 
+/// When it is tried once more although that was the last attempt.
+pub fn once_more(failed: Failed) -> Timestamp {
+    let [.., wait] = WAITS_MS;
+    failed.at.plus(wait + spread(failed, wait))
+}
+
 /// The same for the same failure, whoever asks: a restarted router does not move what is due.
 fn spread(failed: Failed, wait: u64) -> u64 {
     // The finaliser of SplitMix64: neighbouring ids come out far apart.

@@ -1,14 +1,13 @@
 //! One attempt at a delivery, away from the courier: on the network's runtime, since an arbiter's thread must never wait
 //! for a connection.
 
-use super::verdict;
+use super::verdict::{self, LastSuccess};
 use crate::{
     ports::{Attempt, AttemptRecord, Attempted, Delivery, EndpointKind, TurnEnd},
     router::{Failure, Router},
     shell::World,
 };
 use std::time::Duration;
-use tract_domain::Timestamp;
 
 /// How long to wait before an IVA's answer that could not be committed is committed again.
 const COMMIT_PAUSE: Duration = Duration::from_millis(500);
@@ -44,18 +43,16 @@ pub(super) enum Came {
 }
 
 impl Errand {
-    /// When the endpoint last received anything, if other nodes deliver to it too and that decides what becomes of it. If the
-    /// store does not say, the delivery is tried once more before anybody is given up.
-    pub(super) async fn last_success(&self, came: &mut Came) -> Option<Timestamp> {
+    /// When the endpoint last received anything, if other nodes deliver to it too and that decides what becomes of it.
+    pub(super) async fn last_success(&self, came: &Came) -> LastSuccess {
         let World { store, .. } = &self.world;
         if !store.is_shared() || !verdict::asks_for_the_last_success(&self.delivery, came) {
-            return None;
+            return LastSuccess::default();
         }
-        let status = store.endpoint_status(&self.delivery.endpoint).await;
-        if let (Err(_), Came::Back { attempted, .. }) = (&status, came) {
-            attempted.outcome = Attempt::Postponed("the store did not answer".to_owned());
+        match store.endpoint_status(&self.delivery.endpoint).await {
+            Ok(status) => LastSuccess { at: status.last_success_at, is_unsure: false },
+            Err(_) => LastSuccess { at: None, is_unsure: true },
         }
-        status.ok()?.last_success_at
     }
 
     /// Makes the attempt, and tells the thread what came of it where that is the thread's business.

@@ -10,7 +10,7 @@ pub(crate) use self::window::ENTRIES;
 
 use self::{
     errand::{Came, Errand},
-    verdict::{Fate, Verdict},
+    verdict::{Fate, LastSuccess, Verdict},
     window::Window,
 };
 use crate::{
@@ -337,24 +337,22 @@ impl Courier {
         self.world.network.spawn(async move {
             let errand = Errand { world, router, delivery, epoch };
             let run = async { if admitted { errand.run().await } else { errand.break_turn().await } };
-            let mut came = AssertUnwindSafe(run).catch_unwind().await.unwrap_or(Came::Died);
-            let received = errand.last_success(&mut came).await;
+            let came = AssertUnwindSafe(run).catch_unwind().await.unwrap_or(Came::Died);
+            let received = errand.last_success(&came).await;
             let delivery = Box::new(errand.delivery);
             me.do_send(Returned { delivery, era, epoch, tried: admitted, came, received, attempting });
         });
     }
 
     /// An attempt came back: what it means is worked out, told to the store, and only then the thread goes on.
-    fn returned(
-        &mut self,
-        delivery: Delivery,
-        epoch: u64,
-        came: Came,
-        attempting: Attempting,
-        ctx: &mut Context<Self>,
-    ) {
+    fn returned(&mut self, returned: Returned, ctx: &mut Context<Self>) {
+        let Returned { delivery, era, epoch, tried, came, received, attempting } = returned;
+        self.trying -= usize::from(tried);
+        self.stale -= usize::from(era != self.era);
+        self.last_success_at = self.last_success_at.max(received.at);
         let now = self.now();
-        let Verdict { reached, change, fate, disable } = verdict::of(delivery, came, self.last_success_at, now);
+        let success = LastSuccess { at: self.last_success_at, ..received };
+        let Verdict { reached, change, fate, disable } = verdict::of(*delivery, came, success, now);
         match reached {
             Some(true) => {
                 self.breaker.succeeded();
@@ -499,18 +497,14 @@ struct Returned {
     tried: bool,
     came: Came,
     /// When the endpoint last received anything from any node, where that was asked for.
-    received: Option<Timestamp>,
+    received: LastSuccess,
     attempting: Attempting,
 }
 
 impl Handler<Returned> for Courier {
     type Result = ();
     fn handle(&mut self, returned: Returned, ctx: &mut Context<Self>) {
-        let Returned { delivery, era, epoch, tried, came, received, attempting } = returned;
-        self.last_success_at = self.last_success_at.max(received);
-        self.trying -= usize::from(tried);
-        self.stale -= usize::from(era != self.era);
-        self.returned(*delivery, epoch, came, attempting, ctx);
+        self.returned(returned, ctx);
     }
 }
 

@@ -29,6 +29,15 @@ pub(super) enum Fate {
     Changed(Box<Delivery>),
 }
 
+/// When an endpoint last received anything.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct LastSuccess {
+    /// As far as is known.
+    pub(super) at: Option<Timestamp>,
+    /// Other nodes may know better, and the store did not say.
+    pub(super) is_unsure: bool,
+}
+
 /// Whether the verdict depends on when the endpoint last received anything, from whichever node.
 pub(super) fn asks_for_the_last_success(delivery: &Delivery, came: &Came) -> bool {
     let Came::Back { attempted: Attempted { outcome: Attempt::Failed { .. }, .. }, record } = came else {
@@ -45,7 +54,7 @@ fn failure(delivery: &Delivery, attempt: &AttemptRecord, retry_after_ms: Option<
 }
 
 /// The verdict on an attempt, by when its endpoint last received anything.
-pub(super) fn of(delivery: Delivery, came: Came, last_success_at: Option<Timestamp>, now: Timestamp) -> Verdict {
+pub(super) fn of(delivery: Delivery, came: Came, success: LastSuccess, now: Timestamp) -> Verdict {
     let (attempted, record) = match came {
         Came::Back { attempted, record } => (attempted, record),
         Came::TurnOver { reached } => {
@@ -82,7 +91,11 @@ pub(super) fn of(delivery: Delivery, came: Came, last_success_at: Option<Timesta
         }
         Attempt::Gone => failed(delivery, record, of, None, |_| Next::Disable),
         Attempt::Failed { retry_after_ms, .. } => {
-            failed(delivery, record, of, retry_after_ms, |failed| schedule::next(failed, last_success_at))
+            failed(delivery, record, of, retry_after_ms, |failed| match schedule::next(failed, success.at) {
+                // An endpoint is not disabled for want of an answer.
+                Next::Disable if success.is_unsure => Next::Retry(schedule::once_more(failed)),
+                next => next,
+            })
         }
         // A turn is over once its end is committed, and then comes back as such.
         Attempt::Turn(_) => later(delivery, now),

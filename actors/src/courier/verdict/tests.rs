@@ -38,6 +38,10 @@ fn came(outcome: Attempt, of: Option<u64>) -> Came {
     Came::Back { attempted: Attempted { outcome, status: Some(500), of }, record: record(error.as_deref()) }
 }
 
+fn last(at: Option<Timestamp>) -> LastSuccess {
+    LastSuccess { at, is_unsure: false }
+}
+
 fn failure() -> Attempt {
     Attempt::Failed { reason: "status 500".to_owned(), retry_after_ms: None }
 }
@@ -52,7 +56,7 @@ fn changed(fate: Fate) -> Delivery {
 #[test]
 fn what_was_received_is_over() {
     for (outcome, end) in [(Attempt::Accepted, End::Delivered), (Attempt::Rejected("no".to_owned()), End::Rejected)] {
-        let verdict = of(delivery(What::Entry), came(outcome, None), None, ENDED);
+        let verdict = of(delivery(What::Entry), came(outcome, None), last(None), ENDED);
         assert_eq!((verdict.reached, verdict.disable), (Some(true), None));
         assert!(matches!(verdict.fate, Fate::Over(_)));
         assert!(matches!(verdict.change, Some(OutboxChange::Over { end: e, of: None, .. }) if e == end));
@@ -61,7 +65,7 @@ fn what_was_received_is_over() {
 
 #[test]
 fn a_failure_is_tried_again_and_counted_from_the_attempts_begin() {
-    let verdict = of(delivery(What::Entry), came(failure(), None), None, ENDED);
+    let verdict = of(delivery(What::Entry), came(failure(), None), last(None), ENDED);
     assert_eq!((verdict.reached, verdict.disable), (Some(false), None));
     let retry = changed(verdict.fate);
     assert_eq!((retry.attempts, retry.first_attempt_at), (1, Some(BEGUN)));
@@ -80,19 +84,34 @@ fn a_failure_is_tried_again_and_counted_from_the_attempts_begin() {
 fn the_last_failure_disables_an_endpoint_that_received_nothing_else() {
     let mut tried = delivery(What::Entry);
     (tried.attempts, tried.first_attempt_at) = (6, Some(Timestamp(600)));
-    let verdict = of(tried.clone(), came(failure(), None), Some(Timestamp(599)), ENDED);
+    let verdict = of(tried.clone(), came(failure(), None), last(Some(Timestamp(599))), ENDED);
     assert_eq!(verdict.disable.as_deref(), Some("status 500, after 7 attempts"));
     assert_eq!(changed(verdict.fate).attempts, 7, "it is kept");
 
-    let verdict = of(tried, came(failure(), None), Some(Timestamp(601)), ENDED);
+    let verdict = of(tried, came(failure(), None), last(Some(Timestamp(601))), ENDED);
     assert_eq!(verdict.disable, None);
     assert!(matches!(verdict.fate, Fate::Over(_)), "it alone is given up");
     assert!(matches!(verdict.change, Some(OutboxChange::Over { end: End::Dead, .. })));
 }
 
 #[test]
+fn the_last_failure_disables_nobody_while_the_store_does_not_say_who_received_what() {
+    let mut tried = delivery(What::Entry);
+    (tried.attempts, tried.first_attempt_at) = (6, Some(Timestamp(600)));
+    let unsure = |at| LastSuccess { at, is_unsure: true };
+    let verdict = of(tried.clone(), came(failure(), None), unsure(None), ENDED);
+    assert_eq!((verdict.reached, verdict.disable), (Some(false), None), "the breaker counts it");
+    assert!(matches!(verdict.change, Some(OutboxChange::Retry { attempts: 7, .. })), "it was an attempt");
+    let retry = changed(verdict.fate);
+    assert!(retry.due_at >= ENDED.plus(1_410_000), "not sooner than the schedule's last wait");
+
+    let verdict = of(tried, came(failure(), None), unsure(Some(Timestamp(601))), ENDED);
+    assert!(matches!(verdict.change, Some(OutboxChange::Over { end: End::Dead, .. })), "what is known is enough");
+}
+
+#[test]
 fn gone_disables_at_once() {
-    let verdict = of(delivery(What::Entry), came(Attempt::Gone, None), Some(ENDED), ENDED);
+    let verdict = of(delivery(What::Entry), came(Attempt::Gone, None), last(Some(ENDED)), ENDED);
     assert!(verdict.disable.is_some());
     assert_eq!(changed(verdict.fate).attempts, 1);
 }
@@ -102,7 +121,7 @@ fn a_range_goes_on_after_each_message_with_a_schedule_of_its_own() {
     let mut range = delivery(What::History { after: 2, through: 9 });
     (range.attempts, range.first_attempt_at) = (6, Some(Timestamp(600)));
     for (outcome, success) in [(Attempt::Accepted, None), (failure(), Some(ENDED))] {
-        let verdict = of(range.clone(), came(outcome, Some(4)), success, ENDED);
+        let verdict = of(range.clone(), came(outcome, Some(4)), last(success), ENDED);
         assert!(matches!(verdict.change, Some(OutboxChange::Over { of: Some(4), .. })));
         let rest = changed(verdict.fate);
         assert_eq!(rest.what, What::History { after: 4, through: 9 });
@@ -113,11 +132,11 @@ fn a_range_goes_on_after_each_message_with_a_schedule_of_its_own() {
 #[test]
 fn what_was_no_attempt_counts_as_none() {
     for came in [came(Attempt::Postponed("the store".to_owned()), None), Came::Died] {
-        let verdict = of(delivery(What::Entry), came, None, ENDED);
+        let verdict = of(delivery(What::Entry), came, last(None), ENDED);
         assert_eq!((verdict.reached, verdict.change, verdict.disable), (None, None, None));
         let same = changed(verdict.fate);
         assert_eq!((same.attempts, same.due_at), (0, ENDED.plus(PAUSE_MS)));
     }
-    let verdict = of(delivery(What::Entry), came(Attempt::Void("gone".to_owned()), None), None, ENDED);
+    let verdict = of(delivery(What::Entry), came(Attempt::Void("gone".to_owned()), None), last(None), ENDED);
     assert_eq!((verdict.reached, verdict.change), (None, Some(OutboxChange::Void)));
 }
