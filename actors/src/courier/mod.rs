@@ -348,7 +348,6 @@ impl Courier {
     fn returned(&mut self, returned: Returned, ctx: &mut Context<Self>) {
         let Returned { delivery, era, epoch, tried, came, received, attempting } = returned;
         self.trying -= usize::from(tried);
-        self.stale -= usize::from(era != self.era);
         self.last_success_at = self.last_success_at.max(received.at);
         let now = self.now();
         let success = LastSuccess { at: self.last_success_at, ..received };
@@ -369,7 +368,7 @@ impl Courier {
             let (Fate::Over(delivery) | Fate::Changed(delivery)) = &fate;
             OutboxUpdate { endpoint: self.endpoint.clone(), id: delivery.id, epoch, change }
         });
-        let Some(update) = update else { return self.go_on(fate, epoch, ctx) };
+        let Some(update) = update else { return self.go_on(fate, era, epoch, ctx) };
         // Until it is written, the attempt is under way.
         match self.outcomes.updates.try_send(Outcome { update, attempting }) {
             // The channel is bounded: when the store is slow, threads wait here.
@@ -378,15 +377,16 @@ impl Courier {
                 let told = async move {
                     let _ = updates.send(outcome).await;
                 };
-                ctx.spawn(told.into_actor(self).map(move |(), me, ctx| me.go_on(fate, epoch, ctx)));
+                ctx.spawn(told.into_actor(self).map(move |(), me, ctx| me.go_on(fate, era, epoch, ctx)));
             }
             // It closes only when the router stops.
-            Ok(()) | Err(TrySendError::Closed(_)) => self.go_on(fate, epoch, ctx),
+            Ok(()) | Err(TrySendError::Closed(_)) => self.go_on(fate, era, epoch, ctx),
         }
     }
 
-    fn go_on(&mut self, fate: Fate, epoch: u64, ctx: &mut Context<Self>) {
+    fn go_on(&mut self, fate: Fate, era: u64, epoch: u64, ctx: &mut Context<Self>) {
         self.in_flight -= 1;
+        self.stale -= usize::from(era != self.era);
         let now = self.now();
         let (Fate::Over(delivery) | Fate::Changed(delivery)) = &fate;
         if self.window.epoch(delivery.strand) != Some(epoch) {
