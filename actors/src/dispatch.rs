@@ -247,19 +247,18 @@ impl Dispatch {
 
     /// Has couriers read these strands of all endpoints that something waits for.
     async fn look_for_waiting(&self, strands: &BTreeSet<u16>) {
-        let endpoints = loop {
-            match self.world.store.endpoints().await {
-                Ok(endpoints) => break endpoints,
+        let strands: Vec<u16> = strands.iter().copied().collect();
+        let waiting = loop {
+            match self.world.store.waiting(&strands).await {
+                Ok(waiting) => break waiting,
                 Err(error) => {
                     tracing::warn!(%error, "what waits for endpoints could not be read");
                     tokio::time::sleep(PAUSE).await;
                 }
             }
         };
-        for (endpoint, _) in endpoints.into_iter().filter(|(_, status)| status.pending > 0) {
-            for strand in strands {
-                self.missed(*strand, vec![endpoint.clone()]);
-            }
+        for (strand, endpoints) in waiting {
+            self.missed(strand, endpoints);
         }
     }
 

@@ -194,6 +194,10 @@ async fn a_shard_that_hangs_holds_up_nobody_else() {
     let pages = store.outbox(&hook("one"), &parts).await.unwrap();
     assert_eq!(pages.iter().map(Vec::len).collect::<Vec<_>>(), [1, 0, 1]);
     wait_until("what was not read is missed", || told.missed().contains(&(strands[1], hook("one"))));
+    let waiting = store.waiting(&strands).await.unwrap();
+    let others = [strands[0], strands[2]].map(|strand| (strand, vec![hook("one")]));
+    assert!(waiting.len() == 2 && others.iter().all(|other| waiting.contains(other)), "{waiting:?}");
+    wait_until("what it has is looked for later", || told.missed_all().contains(&strands[1]));
     assert_eq!(store.due(&strands, NOW, 10).await, Ok(Vec::new()));
     let epoch = Leases::held(&*store).borrow().active(strands[0]).unwrap();
     let (here, there) = (pages[0][0].id, pages[0][0].id - u64::from(strands[0]) + u64::from(strands[1]));

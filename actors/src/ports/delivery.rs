@@ -416,6 +416,13 @@ pub trait Outbox: Leases {
     fn subscribe(&self, sink: Arc<dyn OutboxSink>);
     /// All endpoints that anything was ever addressed to and that are not forgotten, by name, and how each fares.
     async fn endpoints(&self) -> Result<Vec<(Endpoint, EndpointStatus)>, StoreError>;
+    /// The endpoints that something waits for in each of these strands. Where a part of the store is away, what waits there is
+    /// left out, and the sinks are told later that they may have missed it.
+    async fn waiting(&self, strands: &[u16]) -> Result<Vec<(u16, Vec<Endpoint>)>, StoreError> {
+        let endpoints = self.endpoints().await?.into_iter().filter(|(_, status)| status.pending > 0);
+        let endpoints: Vec<Endpoint> = endpoints.map(|(endpoint, _)| endpoint).collect();
+        Ok(strands.iter().map(|strand| (*strand, endpoints.clone())).collect())
+    }
     /// How one endpoint fares.
     async fn endpoint_status(&self, endpoint: &Endpoint) -> Result<EndpointStatus, StoreError>;
     /// Parts of what waits for an endpoint, each in order.

@@ -2,13 +2,13 @@
 
 use super::{
     delivery_step::Letter,
-    fault::Fault,
+    fault::{Fault, read},
     form::DeliveryForm,
     keys::{self, Partition},
     reader::{Reader, command},
     thread_step::Place,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use tract_actors::ports::{
     Delivery, DeliveryPage, DeliveryQuery, DeliveryRecord, DeliveryState, Endpoint, EndpointStatus, Part, Replay,
     Replayed,
@@ -200,6 +200,38 @@ async fn known(reader: &mut Reader, place: Place) -> Result<Vec<(Endpoint, Parti
 pub(super) async fn endpoints(reader: &mut Reader, place: Place) -> Result<Vec<(Endpoint, EndpointStatus)>, Fault> {
     let known = known(reader, place).await?;
     Ok(statuses(reader, known).await?.into_iter().collect())
+}
+
+/// The endpoints that something waits for in each of these strands, and the strands whose servers are away.
+pub(super) async fn waiting(
+    reader: &mut Reader,
+    strands: &[u16],
+) -> Result<(BTreeMap<u16, Vec<Endpoint>>, BTreeSet<u16>), Fault> {
+    let names = strands.iter().map(|strand| command!("SMEMBERS", Partition(*strand).endpoints())).collect();
+    let (mut known, mut away) = (Vec::new(), BTreeSet::new());
+    for (strand, names) in strands.iter().zip(reader.some(names).await) {
+        match names {
+            Some(names) => {
+                let names = read::<Vec<String>>(names)?;
+                known.extend(names.iter().map(|name| (*strand, Endpoint::from_name(name))));
+            }
+            None => drop(away.insert(*strand)),
+        }
+    }
+    let pending =
+        known.iter().map(|(strand, endpoint)| command!("HGET", Partition(*strand).status(endpoint), "pending"));
+    let pending = reader.some(pending.collect()).await;
+    let mut waiting: BTreeMap<u16, Vec<Endpoint>> = BTreeMap::new();
+    for ((strand, endpoint), pending) in known.into_iter().zip(pending) {
+        match pending.map(read::<Option<u64>>).transpose()? {
+            Some(pending) if pending.is_some_and(|pending| pending > 0) => {
+                waiting.entry(strand).or_default().push(endpoint);
+            }
+            Some(_) => {}
+            None => drop(away.insert(strand)),
+        }
+    }
+    Ok((waiting, away))
 }
 
 /// Where an endpoint has dead letters.

@@ -129,13 +129,11 @@ impl RedisStore {
     }
 
     /// Has what could not be read read later.
-    fn remind(&self, strands: Vec<u16>, endpoint: Endpoint) {
+    fn remind(&self, tell: impl Fn(&dyn OutboxSink) + Send + 'static) {
         let sinks = Arc::clone(&self.sinks);
         tokio::spawn(async move {
             sleep(AWAY_AFTER).await;
-            for strand in strands {
-                sinks.each(|sink| sink.missed(strand, vec![endpoint.clone()]));
-            }
+            sinks.each(tell);
         });
     }
 
@@ -347,6 +345,14 @@ impl Outbox for RedisStore {
         Ok(delivery_query::endpoints(&mut self.reader()?, self.place).await?)
     }
 
+    async fn waiting(&self, strands: &[u16]) -> Result<Vec<(u16, Vec<Endpoint>)>, StoreError> {
+        let (waiting, away) = delivery_query::waiting(&mut self.hasty_reader()?, strands).await?;
+        if !away.is_empty() {
+            self.remind(move |sink| sink.missed_all(away.iter().copied().collect()));
+        }
+        Ok(waiting.into_iter().collect())
+    }
+
     async fn endpoint_status(&self, endpoint: &Endpoint) -> Result<EndpointStatus, StoreError> {
         Ok(delivery_query::endpoint_status(&mut self.reader()?, self.place, endpoint).await?)
     }
@@ -356,7 +362,8 @@ impl Outbox for RedisStore {
         let unread: Vec<u16> =
             parts.iter().zip(&read).filter(|(_, page)| page.is_none()).map(|(p, _)| p.strand).collect();
         if !unread.is_empty() {
-            self.remind(unread, endpoint.clone());
+            let endpoint = endpoint.clone();
+            self.remind(move |sink| unread.iter().for_each(|strand| sink.missed(*strand, vec![endpoint.clone()])));
         }
         Ok(read.into_iter().map(Option::unwrap_or_default).collect())
     }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Mutex};
 use tract_actors::ports::{AttemptRecord, Delivery, End, EndpointStatus, OutboxChange, OutboxSink, OutboxUpdate};
 
 #[derive(Default)]
-pub(crate) struct Told(Mutex<Vec<Delivery>>, Mutex<Vec<(u16, Endpoint)>>);
+pub(crate) struct Told(Mutex<Vec<Delivery>>, Mutex<Vec<(u16, Endpoint)>>, Mutex<Vec<u16>>);
 
 impl Told {
     /// What was handed over so far.
@@ -24,6 +24,10 @@ impl Told {
     pub(crate) fn missed(&self) -> Vec<(u16, Endpoint)> {
         self.1.lock().unwrap().clone()
     }
+    /// Where anything may have been missed.
+    pub(crate) fn missed_all(&self) -> Vec<u16> {
+        self.2.lock().unwrap().clone()
+    }
 }
 
 impl OutboxSink for Told {
@@ -33,7 +37,9 @@ impl OutboxSink for Told {
     fn missed(&self, strand: u16, endpoints: Vec<Endpoint>) {
         self.1.lock().unwrap().extend(endpoints.into_iter().map(|endpoint| (strand, endpoint)));
     }
-    fn missed_all(&self, _: Vec<u16>) {}
+    fn missed_all(&self, strands: Vec<u16>) {
+        self.2.lock().unwrap().extend(strands);
+    }
     fn deadline(&self, _: Timestamp) {}
 }
 
