@@ -9,18 +9,16 @@ use crate::{
     under_way::{Attempting, UnderWay},
 };
 use actix::{Addr, ArbiterHandle};
+use futures_util::{StreamExt, stream::FuturesUnordered};
 use std::{
-    collections::{BTreeSet, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
-use tokio::{
-    sync::{mpsc, watch},
-    task::JoinSet,
-};
+use tokio::sync::{mpsc, watch};
 use tract_domain::Timestamp;
 
 /// Deliveries that wait for their courier to look. Past it the courier reads the store instead.
@@ -32,14 +30,12 @@ const WINDOWS: usize = 64 * 1024;
 /// The smallest window: enough to have [`ShellSettings::attempts_per_endpoint`] under way.
 const SMALLEST_WINDOW: usize = 64;
 
-/// Outcomes on their way to the store; past it, attempts wait.
+/// Outcomes that wait to be written, and as many that are being written or wait for others of their strand; past both,
+/// attempts wait.
 const UPDATES: usize = 4096;
 
-/// Outcomes that go to the store in one step.
+/// Outcomes of a strand that go to the store in one step.
 const UPDATE_BATCH: usize = 512;
-
-/// Batches of outcomes that the store did not take, and that are tried again; with more, all wait.
-const DELAYED: usize = 16;
 
 /// How long to wait when the store does not take outcomes.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -342,36 +338,67 @@ impl Couriers {
     }
 }
 
-/// Writes what became of deliveries, many at a time. An outcome that is lost with the process costs a duplicate. What the
-/// store does not take at once is tried again apart from the others: a part of the store may be away, and the rest not.
+/// Writes what became of deliveries, many at a time: those of each strand in order, and each strand by itself, for a part of
+/// the store may be away, and the rest not. An outcome that is lost with the process costs a duplicate.
 async fn write_outcomes(world: World, mut outcomes: mpsc::Receiver<Outcome>) {
-    let mut batch = Vec::with_capacity(UPDATE_BATCH);
-    let mut delayed = JoinSet::new();
-    while outcomes.recv_many(&mut batch, UPDATE_BATCH).await > 0 {
-        let (updates, attempting): (Vec<_>, Vec<_>) = batch.drain(..).map(|o| (o.update, o.attempting)).unzip();
-        if world.store.update_outbox(updates.clone()).await.is_ok() {
-            continue;
-        }
-        while delayed.try_join_next().is_some() {}
-        if delayed.len() >= DELAYED {
-            delayed.join_next().await;
-        }
-        let world = world.clone();
-        delayed.spawn(async move {
-            if !write(&world, &updates).await {
-                // One of them meets something unreadable: the others must not suffer for it.
-                for update in &updates {
-                    write(&world, std::slice::from_ref(update)).await;
+    // Of the strands that are being written: what waits behind that.
+    let mut strands: HashMap<u16, VecDeque<Outcome>> = HashMap::new();
+    let mut writing = FuturesUnordered::new();
+    let (mut batch, mut unwritten, mut is_open) = (Vec::with_capacity(UPDATE_BATCH), 0, true);
+    while is_open || !writing.is_empty() {
+        tokio::select! {
+            count = outcomes.recv_many(&mut batch, UPDATE_BATCH), if is_open && unwritten < UPDATES => {
+                is_open = count > 0;
+                unwritten += count;
+                let mut begun: BTreeMap<u16, Vec<Outcome>> = BTreeMap::new();
+                for outcome in batch.drain(..) {
+                    let strand = outcome.attempting.strand();
+                    match strands.get_mut(&strand) {
+                        Some(behind) => behind.push_back(outcome),
+                        None => begun.entry(strand).or_default().push(outcome),
+                    }
+                }
+                for (strand, outcomes) in begun {
+                    strands.insert(strand, VecDeque::new());
+                    writing.push(write_strand(&world, strand, outcomes));
                 }
             }
-            drop(attempting);
-        });
+            Some((strand, count)) = writing.next() => {
+                unwritten -= count;
+                let behind = strands.entry(strand).or_default();
+                let next: Vec<Outcome> = behind.drain(..behind.len().min(UPDATE_BATCH)).collect();
+                if next.is_empty() {
+                    strands.remove(&strand);
+                } else {
+                    writing.push(write_strand(&world, strand, next));
+                }
+            }
+        }
     }
-    delayed.join_all().await;
 }
 
-/// Writes outcomes, for as long as it takes. False if the store holds something unreadable in their place.
-async fn write(world: &World, batch: &[OutboxUpdate]) -> bool {
+/// Writes outcomes of one strand; answers which, and how many.
+async fn write_strand(world: &World, strand: u16, outcomes: Vec<Outcome>) -> (u16, usize) {
+    let (updates, _attempting): (Vec<_>, Vec<_>) = outcomes.into_iter().map(|o| (o.update, o.attempting)).unzip();
+    if !write(world, strand, &updates).await {
+        // One of them meets something unreadable: the others must not suffer for it.
+        for update in &updates {
+            write(world, strand, std::slice::from_ref(update)).await;
+        }
+    }
+    (strand, updates.len())
+}
+
+/// Whether outcomes of a strand do not count any more: its lease has passed on. While there is no lease at all the store may
+/// be away, and come back before anybody else has it.
+fn are_past(world: &World, strand: u16, batch: &[OutboxUpdate]) -> bool {
+    let held = world.store.held().borrow().clone();
+    let epoch = held.get(strand).map(|lease| lease.epoch);
+    !held.is_empty() && batch.iter().all(|update| epoch != Some(update.epoch))
+}
+
+/// Writes outcomes, for as long as it takes and they count. False if the store holds something unreadable in their place.
+async fn write(world: &World, strand: u16, batch: &[OutboxUpdate]) -> bool {
     let mut told = false;
     loop {
         match world.store.update_outbox(batch.to_vec()).await {
@@ -385,6 +412,9 @@ async fn write(world: &World, batch: &[OutboxUpdate]) -> bool {
             Err(error @ (StoreError::Unavailable(_) | StoreError::OutcomeUnknown)) => {
                 if !std::mem::replace(&mut told, true) {
                     tracing::error!(%error, "outcomes of deliveries could not be written; trying again");
+                }
+                if are_past(world, strand, batch) {
+                    return true;
                 }
                 tokio::time::sleep(PAUSE).await;
             }

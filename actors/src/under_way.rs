@@ -59,6 +59,13 @@ pub(crate) struct Attempting {
     strand: u16,
 }
 
+impl Attempting {
+    /// Of which strand.
+    pub(crate) fn strand(&self) -> u16 {
+        self.strand
+    }
+}
+
 impl Drop for Attempting {
     fn drop(&mut self) {
         self.of.end(self.strand);

@@ -4,9 +4,14 @@
 
 use crate::store_contract::{Place, outbox::Told, *};
 use crate::store_redis::in_the_end;
-use crate::support::{RedisCluster, RedisServer, SharedCluster, TestCa, wait_until};
+use crate::support::{Answer, Process, RedisCluster, RedisServer, SharedCluster, Tenant, TestCa, wait_until};
 use async_trait::async_trait;
-use std::sync::Arc;
+use serde_json::json;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio::sync::Notify;
 use tract::store::redis::{RedisOpenError, RedisStore};
 use tract_actors::ports::{Commit, End, Leases, Outbox, OutboxSink, OutboxUpdate, Part, Store};
 use tract_domain::UserId;
@@ -208,6 +213,62 @@ async fn a_shard_that_hangs_holds_up_nobody_else() {
     stuck.await.unwrap();
     wait_until("its leases are taken again", || held(&store) == usize::from(PARTITIONS));
     store.close().await;
+}
+
+/// Nor does it hold up what others are to be delivered: what became of that is written, and an endpoint that was not sent to
+/// before is found.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shard_that_hangs_holds_up_nobody_elses_deliveries() {
+    let (cluster, data) = (RedisCluster::start(), tempfile::tempdir().unwrap());
+    let url = cluster.url();
+    let process = Process::start_with(data.path(), |command| {
+        command.env("TRACT_STORE__KIND", "redis").env("TRACT_STORE__URL", url);
+    })
+    .await;
+    let Tenant { desk, sprinkle, channel } = process.tenant().await;
+    // Without the configuration nobody registers anything, and without the nodes nobody knows who is there.
+    let needed = ["{tract:config}", "tract:nodes"].map(|key| cluster.home(key));
+    let hangs = (0..3).find(|shard| !needed.contains(shard)).unwrap();
+    let (mut here, mut there) = (None, None);
+    for n in 0.. {
+        let auth_id = format!("user {n}");
+        let user_id = channel.user(&json!({"auth_id": auth_id})).await;
+        let tag = tag(&UserId::new(&user_id).unwrap());
+        let found = if cluster.home(&tag) == hangs { &mut there } else { &mut here };
+        found.get_or_insert((auth_id, user_id, tag));
+        if here.is_some() && there.is_some() {
+            break;
+        }
+    }
+    let ((here, user_id, tag), (there, held_up, _)) = (here.unwrap(), there.unwrap());
+    let waiting = format!("{tag}:waiting:{}", hook("sprinkle").name());
+    let home = &cluster.nodes[cluster.home(&tag)];
+    let is_written = || home.ask::<u64>(&["ZCARD", &waiting]) == 0;
+    for auth_id in [&here, &there] {
+        channel.say(auth_id, "hello").await;
+    }
+    desk.find("both", |seen| (seen.len() == 2).then_some(())).await;
+    wait_until("what became of it", is_written);
+
+    // One is under way to it when its shard hangs, and comes back then.
+    let answered = Arc::new(Notify::new());
+    sprinkle.send(&held_up, "aeu", "hello").await.ok();
+    desk.reply_to("wait a moment", Answer::ok(json!({})).after(&answered));
+    channel.say(&there, "wait a moment").await;
+    desk.hear("message.receive", "wait a moment").await;
+    let paused = cluster.nodes[hangs].pause();
+    answered.notify_one();
+    channel.say(&here, "anybody there?").await;
+    desk.hear("message.receive", "anybody there?").await;
+    let heard = Instant::now();
+    wait_until("what became of it", is_written);
+    // Whoever waits for the one that hangs waits for 10 s.
+    assert!(heard.elapsed() < Duration::from_secs(6), "{:?}", heard.elapsed());
+
+    sprinkle.register("conversation_state.pinned", &desk.url()).await;
+    sprinkle.send(&user_id, "aeu", "I am").await.ok();
+    desk.wait_for("conversation_state.pinned", |_| true).await;
+    paused.resume();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

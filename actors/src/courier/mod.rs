@@ -209,7 +209,9 @@ impl Courier {
             return;
         }
         self.asking = true;
-        let (store, endpoint, known) = (Arc::clone(&self.world.store), self.endpoint.clone(), self.knows_the_past);
+        let (store, endpoint) = (Arc::clone(&self.world.store), self.endpoint.clone());
+        // Of a shared store it is asked when it matters; a part that is away must not keep this from the others' backlogs.
+        let known = self.knows_the_past || store.is_shared();
         let read = async move {
             let success = if known { None } else { store.endpoint_status(&endpoint).await?.last_success_at };
             Ok::<_, StoreError>((success, parts.clone(), store.outbox(&endpoint, &parts).await?))
