@@ -36,6 +36,8 @@ static COMMIT_SECONDS: LazyLock<Histogram> = LazyLock::new(|| metrics::histogram
 pub(crate) struct Loaded {
     key: Arc<ThreadKey>,
     version: u64,
+    /// The commit that made this version.
+    commit_id: Option<Uuid>,
     thread: Arc<Thread>,
     deadline: Option<Timestamp>,
 }
@@ -110,11 +112,11 @@ pub(crate) async fn run(
                 Err(failure) => return (None, Err(failure)),
             },
         };
-        let version = current.version;
+        let version = (current.version, current.commit_id);
         let decided = attempt.decide(&mut current).await;
         // What another node may have changed meanwhile is no ground for a refusal, or for an answer that commits nothing.
         let unwritten =
-            matches!(decided, Ok(_) | Err(Fault::Failure(Failure::Refused(_)))) && current.version == version;
+            matches!(decided, Ok(_) | Err(Fault::Failure(Failure::Refused(_)))) && current.version == version.0;
         if remembered && unwritten && world.store.is_shared() {
             match attempt.is_current(version).await {
                 Ok(true) => {}
@@ -133,7 +135,7 @@ pub(crate) async fn run(
         if matches!(job, Job::EndTurn { .. })
             && let Ok(fresh) = attempt.load().await
         {
-            if fresh.version == version {
+            if (fresh.version, fresh.commit_id) == version {
                 let at = world.clock.now();
                 return (Some(fresh), Ok(Answer { reply: Reply::Done, message_ids: Vec::new(), at, replayed: true }));
             }
@@ -149,13 +151,14 @@ impl Try<'_> {
         Ok(Loaded {
             key: Arc::new(stored.key),
             version: stored.version,
+            commit_id: stored.commit_id,
             thread: Arc::new(stored.thread),
             deadline: stored.deadline,
         })
     }
 
     /// Whether this is the version that is committed now.
-    async fn is_current(&self, version: u64) -> Result<bool, Failure> {
+    async fn is_current(&self, version: (u64, Option<Uuid>)) -> Result<bool, Failure> {
         Ok(self.world.store.version(self.user_id).await.map_err(read_failure)? == Some(version))
     }
 
@@ -323,6 +326,7 @@ impl Try<'_> {
             commit_id,
             user_id: self.user_id.clone(),
             expected_version: loaded.version,
+            expected_commit: loaded.commit_id,
             thread: Arc::new(transition.thread),
             entries: transition.entries,
             outbox,
@@ -355,7 +359,7 @@ impl Try<'_> {
             Committed::Conflict => Err(Fault::Conflict),
             Committed::Applied { version, message_ids } => {
                 count(&commit);
-                loaded.version = version;
+                (loaded.version, loaded.commit_id) = (version, Some(commit.commit_id));
                 loaded.thread = Arc::clone(&commit.thread);
                 if let DeadlineChange::Set(deadline) = commit.deadline {
                     loaded.deadline = deadline;

@@ -75,6 +75,7 @@ pub(crate) fn commit(user_id: &UserId, expected_version: u64, thread: Thread, en
         commit_id: Uuid::new_v4(),
         user_id: user_id.clone(),
         expected_version,
+        expected_commit: None,
         thread: Arc::new(thread),
         entries,
         outbox: Vec::new(),

@@ -271,6 +271,39 @@ async fn a_refusal_is_not_out_of_date() {
     }
 }
 
+/// A failover takes a commit back that a node remembers, and another node makes one of the same version in its place: the
+/// first does not go on with what is gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_failover_took_back_is_not_remembered() {
+    let (server, data) = (RedisServer::start(), tempfile::tempdir().unwrap());
+    let one = node(&server, "one", &data).await;
+    let Tenant { sprinkle, channel, .. } = one.tenant().await;
+    let two = node(&server, "two", &data).await;
+    let user_id = channel.user(&json!({"auth_id": "walter"})).await;
+    channel.say("walter", "hello?").await;
+    sprinkle.send(&user_id, "aeu", "hello!").await.ok();
+    let keys: Vec<String> = ["thread", "entries"]
+        .into_iter()
+        .flat_map(|kind| server.ask::<Vec<String>>(&["KEYS", &format!("*:{kind}:{user_id}")]))
+        .collect();
+    assert_eq!(keys.len(), 2);
+    for key in &keys {
+        assert!(server.ask::<bool>(&["COPY", key, &format!("{key}:before")]));
+    }
+    channel.say("walter", "this is lost").await;
+    for key in &keys {
+        assert!(server.ask::<bool>(&["COPY", &format!("{key}:before"), key, "REPLACE"]));
+    }
+    sprinkle.at(&two.api()).event(&user_id, "conversation_state.complete", &json!({})).await.ok();
+
+    assert_eq!(sprinkle.thread(&user_id).await["state"], "complete");
+    channel.say("walter", "me again").await;
+    let feed = sprinkle.feed(&user_id).await;
+    let last = feed.iter().rfind(|entry| entry["kind"] == "message").unwrap();
+    assert_eq!(last["conversation_number"], "2");
+    assert!(feed.iter().all(|entry| !entry.to_string().contains("this is lost")));
+}
+
 /// A node that dies is replaced within 10 s: what it had still to deliver, and the timers that it was to fire.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_dies_is_replaced() {

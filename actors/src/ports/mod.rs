@@ -80,6 +80,8 @@ pub struct StoredThread {
     pub key: ThreadKey,
     /// One more with each commit; a new thread has 0, or more than any thread had that left its partition.
     pub version: u64,
+    /// The commit that made this version; none before the first.
+    pub commit_id: Option<Uuid>,
     /// Its state.
     pub thread: Thread,
     /// When the store's timer for it fires.
@@ -105,6 +107,9 @@ pub struct Commit {
     pub user_id: UserId,
     /// The version that was decided on.
     pub expected_version: u64,
+    /// The commit that made it, if one did: a store that lost its last moments in a failover counts up to the same versions
+    /// again, with another history.
+    pub expected_commit: Option<Uuid>,
     /// The new state.
     pub thread: Arc<Thread>,
     /// New entries, in sequence.
@@ -360,8 +365,8 @@ pub trait Store: Outbox + Retention + Files {
 
     /// A thread, if it was opened.
     async fn thread(&self, user_id: &UserId) -> Result<Option<StoredThread>, StoreError>;
-    /// The version of a thread, if it was opened: whether what is in memory is up to date.
-    async fn version(&self, user_id: &UserId) -> Result<Option<u64>, StoreError>;
+    /// The version of a thread and the commit that made it, if the thread was opened: whether what is in memory is up to date.
+    async fn version(&self, user_id: &UserId) -> Result<Option<(u64, Option<Uuid>)>, StoreError>;
     /// One atomic step on a thread.
     async fn commit(&self, commit: Commit) -> Result<Committed, StoreError>;
     /// The entries after that sequence, gapless, oldest first.

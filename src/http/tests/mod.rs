@@ -88,6 +88,7 @@ impl Threads for Direct {
             commit_id: Uuid::now_v7(),
             user_id: ask.user_id,
             expected_version: stored.version,
+            expected_commit: stored.commit_id,
             thread: Arc::new(transition.thread),
             entries: transition.entries,
             outbox: Vec::new(),

@@ -68,6 +68,7 @@ use tract_actors::ports::{
     Written,
 };
 use tract_domain::{BusinessId, ClientId, Json, ReceiverId, State, Timestamp, UserId};
+use uuid::Uuid;
 
 /// What is forgotten at once in a partition, so that nobody waits long behind it.
 const FORGOTTEN_AT_ONCE: u64 = 1_000;
@@ -161,7 +162,7 @@ impl Store for RedisStore {
         Ok(query::thread(&mut self.reader()?, partition, user_id).await?)
     }
 
-    async fn version(&self, user_id: &UserId) -> Result<Option<u64>, StoreError> {
+    async fn version(&self, user_id: &UserId) -> Result<Option<(u64, Option<Uuid>)>, StoreError> {
         let Some(partition) = self.partition(user_id) else { return Ok(None) };
         Ok(query::version(&mut self.reader()?, partition, user_id).await?)
     }

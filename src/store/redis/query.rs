@@ -14,21 +14,24 @@ use tract_actors::ports::{
     ThreadPage, ThreadQuery,
 };
 use tract_domain::{BusinessId, ClientId, Json, ReceiverId, State, Timestamp, UserId};
+use uuid::Uuid;
 
 const UNREADABLE: Fault = Fault::Unreadable("an identifier is not one");
 
 /// Threads that are looked at together when they are searched.
 const CHUNK: usize = 500;
 
-type ThreadFields = (Option<String>, Option<String>, Option<String>, Option<u64>, Option<i64>, Option<String>);
+type ThreadFields =
+    (Option<String>, Option<String>, Option<String>, Option<u64>, Option<String>, Option<i64>, Option<String>);
 
 fn thread_command(partition: Partition, user_id: &UserId) -> ::redis::Cmd {
     let key = partition.thread(user_id);
-    command!("HMGET", key, "client", "business", "auth_id", "version", "deadline", "snapshot")
+    command!("HMGET", key, "client", "business", "auth_id", "version", "commit_id", "deadline", "snapshot")
 }
 
 fn stored_thread(user_id: &UserId, fields: ThreadFields) -> Result<Option<StoredThread>, Fault> {
-    let (Some(client), Some(business), Some(auth_id), Some(version), deadline, Some(snapshot)) = fields else {
+    let (Some(client), Some(business), Some(auth_id), Some(version), commit_id, deadline, Some(snapshot)) = fields
+    else {
         return Ok(None);
     };
     Ok(Some(StoredThread {
@@ -39,9 +42,15 @@ fn stored_thread(user_id: &UserId, fields: ThreadFields) -> Result<Option<Stored
             auth_id: auth_id.into(),
         },
         version,
+        commit_id: commit_id.as_deref().and_then(uuid),
         deadline: deadline.map(Timestamp),
         thread: record::read_thread(&snapshot)?,
     }))
+}
+
+/// A commit id as it is stored; what is no UUID is nobody's.
+fn uuid(text: &str) -> Option<Uuid> {
+    Uuid::parse_str(text).ok()
 }
 
 pub(super) async fn thread(
@@ -273,8 +282,14 @@ pub(super) async fn user(
     Ok(Some(StoredUser { version, profile: Json(profile.into()), user_details, ect_user_ids }))
 }
 
-pub(super) async fn version(reader: &mut Reader, partition: Partition, user_id: &UserId) -> Result<Option<u64>, Fault> {
-    reader.one(command!("HGET", partition.thread(user_id), "version")).await
+pub(super) async fn version(
+    reader: &mut Reader,
+    partition: Partition,
+    user_id: &UserId,
+) -> Result<Option<(u64, Option<Uuid>)>, Fault> {
+    let fields = reader.one(command!("HMGET", partition.thread(user_id), "version", "commit_id")).await?;
+    let (version, commit_id): (Option<u64>, Option<String>) = fields;
+    Ok(version.map(|version| (version, commit_id.as_deref().and_then(uuid))))
 }
 
 pub(super) async fn revision(reader: &mut Reader) -> Result<u64, Fault> {

@@ -216,7 +216,8 @@ impl CommitThread {
         call.key(partition.thread(&commit.user_id)).key(partition.entries(&commit.user_id));
         call.key(partition.deadlines()).key(partition.counts()).key(partition.endpoints());
         call.text(commit.commit_id.simple().to_string()).text(commit.user_id.as_str());
-        call.number(commit.expected_version).number(commit.now.0);
+        call.number(commit.expected_version);
+        call.text(commit.expected_commit.map_or_else(String::new, |id| id.simple().to_string())).number(commit.now.0);
         call.text(self.snapshot.as_str()).text(commit.thread.state().as_str());
         call.text(commit.thread.control().active.as_str());
         match commit.deadline {

@@ -51,6 +51,7 @@ use tract_actors::ports::{
     StoredEntry, StoredThread, StoredUser, ThreadPage, ThreadQuery, UserWrite, Written,
 };
 use tract_domain::{BusinessId, ClientId, Json, ReceiverId, State, Timestamp, UserId};
+use uuid::Uuid;
 
 /// The database within the directory.
 const FILE: &str = "tract.db";
@@ -258,8 +259,8 @@ impl Store for SqliteStore {
         }))
     }
 
-    async fn version(&self, user_id: &UserId) -> Result<Option<u64>, StoreError> {
-        Ok(self.thread(user_id).await?.map(|thread| thread.version))
+    async fn version(&self, user_id: &UserId) -> Result<Option<(u64, Option<Uuid>)>, StoreError> {
+        Ok(self.thread(user_id).await?.map(|thread| (thread.version, thread.commit_id)))
     }
 
     async fn commit(&self, commit: Commit) -> Result<Committed, StoreError> {

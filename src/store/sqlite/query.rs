@@ -3,7 +3,7 @@
 use super::{
     fault::Fault,
     known::{Known, THREAD},
-    thread_step::{entry_key, head_key},
+    thread_step::{entry_key, head_key, uuid},
 };
 use crate::store::record;
 use rusqlite::{Connection, OptionalExtension, Row, types::Value};
@@ -31,6 +31,7 @@ fn stored_thread(row: &Row<'_>) -> Result<StoredThread, Fault> {
             auth_id: text(9)?.into(),
         },
         version: row.get::<_, i64>(1)?.unsigned_abs(),
+        commit_id: uuid(row, 3)?,
         deadline: row.get::<_, Option<i64>>(10)?.map(Timestamp),
         thread: record::read_thread(text(11)?)?,
     })

@@ -138,6 +138,9 @@ impl CommitThread {
         if known.version != commit.expected_version {
             return self.again(batch, known);
         }
+        if commit.expected_commit.is_some() && commit.expected_commit != known.commit_id {
+            return Ok(Committed::Conflict);
+        }
         let gapless = commit.entries.iter().zip(known.sequence + 1..).all(|(entry, next)| entry.sequence == next);
         if !gapless || commit.entries.last().is_some_and(|e| e.sequence > LAST_SEQUENCE) {
             return Err(Fault::Refused("the entries do not continue the thread's sequence"));

@@ -7,6 +7,7 @@ use std::{
 };
 use tract_actors::ports::*;
 use tract_domain::{BusinessId, ClientId, Json, Origin, ReceiverId, State, Timestamp, UserId};
+use uuid::Uuid;
 
 #[derive(Default)]
 pub(super) struct FakeStore(Mutex<Inner>);
@@ -108,7 +109,7 @@ impl Store for FakeStore {
     async fn states(&self) -> Result<BTreeMap<State, u64>, StoreError> {
         unimplemented!()
     }
-    async fn version(&self, _: &UserId) -> Result<Option<u64>, StoreError> {
+    async fn version(&self, _: &UserId) -> Result<Option<(u64, Option<Uuid>)>, StoreError> {
         unimplemented!()
     }
     async fn revision(&self) -> Result<u64, StoreError> {

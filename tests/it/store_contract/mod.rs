@@ -37,6 +37,7 @@ macro_rules! store_contract {
                 threads::a_thread_is_opened_once
                 threads::what_is_committed_is_read_back
                 threads::a_stale_version_conflicts
+                threads::another_history_of_the_same_version_conflicts
                 threads::a_repeated_commit_is_recognised
                 threads::entries_continue_the_sequence
                 threads::a_foreign_handle_is_nobody
@@ -217,6 +218,7 @@ pub(crate) fn step(on: &StoredThread, messages: u64) -> Commit {
         commit_id: Uuid::new_v4(),
         user_id: on.key.user_id.clone(),
         expected_version: on.version,
+        expected_commit: on.commit_id,
         thread: Arc::new(snapshot(last + messages, "bot", "iva")),
         entries: (last + 1..=last + messages).map(|n| message(n, &format!("message {n}"))).collect(),
         outbox: Vec::new(),

@@ -77,6 +77,22 @@ pub(crate) async fn a_stale_version_conflicts(place: &impl Place) {
     assert_eq!(kept(&*store, &home, 1, NOW).await, None);
 }
 
+/// Two histories can have as many commits: a failover takes some back, and others are made in their place.
+pub(crate) async fn another_history_of_the_same_version_conflicts(place: &impl Place) {
+    let store = place.open().await;
+    let user_id = open_thread(&*store, 1, "walter").await;
+    assert_eq!(store.version(&user_id).await, Ok(Some((0, None))));
+    let made = next_step(&*store, &user_id, 1).await;
+    applied(&*store, made.clone()).await;
+    assert_eq!(store.version(&user_id).await, Ok(Some((1, Some(made.commit_id)))));
+    let next = next_step(&*store, &user_id, 1).await;
+    assert_eq!(next.expected_commit, Some(made.commit_id));
+    let lost = Commit { expected_commit: Some(Uuid::new_v4()), ..next.clone() };
+    assert_eq!(store.commit(lost).await, Ok(Committed::Conflict));
+    applied(&*store, next.clone()).await;
+    applied(&*store, next).await;
+}
+
 fn done() -> tract_domain::Reply {
     tract_domain::Reply::Done
 }

@@ -5,7 +5,7 @@
 
 local head, thread, entries, deadlines, counts, endpoints = key(), key(), key(), key(), key(), key()
 local here = place()
-local commit_id, user_id, expected_version, now = text(), text(), number(), number()
+local commit_id, user_id, expected_version, expected_commit, now = text(), text(), number(), text(), number()
 local snapshot, state, active, deadline = text(), text(), text(), text()
 local first_sequence, entry_count = number(), number()
 local forms = {}
@@ -53,6 +53,10 @@ if version ~= expected_version then
   return answer
 end
 
+-- A failover took versions back, and they were counted up again since.
+if expected_commit ~= '' and expected_commit ~= stored[3] then
+  return { 'conflict' }
+end
 if entry_count > 0 and first_sequence ~= sequence + 1 then
   return redis.error_reply("REFUSED the entries do not continue the thread's sequence")
 end
