@@ -11,6 +11,7 @@ use std::{
 use subtle::ConstantTimeEq;
 use tract_actors::ports::{Document, Documents, Endpoint, EndpointKind, Standing, StoreError};
 use tract_domain::{BusinessId, ClientId, Policy, ReceiverId, Timestamp, Topic};
+use uuid::Uuid;
 
 /// The endpoints that go, and those that come, with some changes.
 pub(super) struct Moves {
@@ -22,6 +23,8 @@ pub(super) struct Moves {
 #[derive(Debug, Clone, Default)]
 pub struct Directory {
     pub(super) revision: u64,
+    /// The write that made it, where that is known.
+    pub(super) write_id: Option<Uuid>,
     pub(super) ects: Ects,
     pub(super) tenants: HashMap<ClientId, Arc<Tenant>>,
     pub(super) secrets: HashMap<String, Secret>,
@@ -54,9 +57,10 @@ pub(super) struct Ready {
 }
 
 impl Directory {
-    /// Counts the changes: two of the same revision are the same.
-    pub fn revision(&self) -> u64 {
-        self.revision
+    /// Whether these are the documents of this revision, and not of another history that has counted as far.
+    pub(super) fn is_of(&self, revision: u64, write_id: Option<Uuid>) -> bool {
+        let is_other = self.write_id.zip(write_id).is_some_and(|(own, of)| own != of);
+        self.revision == revision && !is_other
     }
     /// A client; also when it is disabled.
     pub fn client(&self, id: &ClientId) -> Option<&Arc<Client>> {
@@ -152,7 +156,8 @@ impl Directory {
         for document in &documents.documents {
             changes.extend(Change::read(document)?);
         }
-        Ok(Self::default().with(documents.revision, &changes))
+        let read = Self::default().with(documents.revision, &changes);
+        Ok(Self { write_id: documents.write_id, ..read })
     }
 
     /// This, changed.

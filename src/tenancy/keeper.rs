@@ -98,12 +98,13 @@ impl Tenancy {
     }
     /// Takes over what other nodes have changed. Says whether there was anything.
     pub async fn refresh(&self) -> Result<bool, TenancyError> {
-        if self.store.revision().await? == self.current.load().revision {
+        let (revision, write_id) = self.store.revision().await?;
+        if self.current.load().is_of(revision, write_id) {
             return Ok(false);
         }
         let _one_at_a_time = self.writing.lock().await;
         let documents = self.store.documents().await?;
-        if documents.revision == self.current.load().revision {
+        if self.current.load().is_of(documents.revision, documents.write_id) {
             return Ok(false);
         }
         self.show(Directory::read(&documents)?);
@@ -356,7 +357,9 @@ impl Tenancy {
                         return Ok(answer);
                     }
                     let (changes, next, moves) = current.step(changes);
-                    (write_of(&changes, &current, moves, keep)?, next, answer)
+                    let write = write_of(&changes, &current, moves, keep)?;
+                    let next = Directory { write_id: Some(write.write_id), ..next };
+                    (write, next, answer)
                 }
             };
             let unknown = match self.store.write_documents(write.clone()).await {
@@ -373,7 +376,7 @@ impl Tenancy {
                 Err(_) if unknown => return Err(StoreError::OutcomeUnknown.into()),
                 Err(error) => return Err(error.into()),
             };
-            if documents.revision == current.revision {
+            if current.is_of(documents.revision, documents.write_id) {
                 undecided = Some((write, next, answer));
                 continue;
             }
@@ -392,8 +395,9 @@ fn write_of(
     Moves { lost: forget, gained: welcome }: Moves,
     idempotency: Keep,
 ) -> Result<DocumentWrite, StoreError> {
-    let expected_revision = current.revision;
-    let mut write = DocumentWrite { expected_revision, forget, welcome, idempotency, ..DocumentWrite::default() };
+    let (expected_revision, expected_write) = (current.revision, current.write_id);
+    let mut write =
+        DocumentWrite { expected_revision, expected_write, forget, welcome, idempotency, ..DocumentWrite::default() };
     for change in changes {
         match change.document()? {
             Some(document) => write.put.push(document),

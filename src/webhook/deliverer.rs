@@ -82,7 +82,7 @@ impl WebhookDeliverer {
             }
             Tenants::refresh(&*self.tenancy).await?;
             let refreshed = self.tenancy.directory();
-            if refreshed.revision() == directory.revision() {
+            if Arc::ptr_eq(&refreshed, &directory) {
                 return attempted;
             }
             directory = refreshed;

@@ -304,6 +304,37 @@ async fn what_a_failover_took_back_is_not_remembered() {
     assert!(feed.iter().all(|entry| !entry.to_string().contains("this is lost")));
 }
 
+/// The same of the configuration: what other nodes made in its place is taken over.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_configuration_that_a_failover_took_back_is_not_remembered() {
+    let server = RedisServer::start();
+    let (one, two) = (open(&server, "one").await, open(&server, "two").await);
+    let rules = EgressRules { allow_private: true, allow_http: true };
+    let remembers = Tenancy::load(Arc::clone(&one) as Arc<dyn Store>, rules).await.unwrap();
+    let other = Tenancy::load(Arc::clone(&two) as Arc<dyn Store>, rules).await.unwrap();
+    let declared = |name: &str| {
+        let declared = json!({"ect": [{"ect_id": "sprinkle", "name": name, "fqdn": "sprinkle.example"}]});
+        serde_json::from_value(declared).unwrap()
+    };
+    remembers.apply(declared("First"), NOW, None).await.unwrap();
+    let keys: Vec<String> = server.ask(&["KEYS", "{tract:config}:*"]);
+    for key in &keys {
+        assert!(server.ask::<bool>(&["COPY", key, &format!("{key}:before")]));
+    }
+    remembers.apply(declared("Lost"), NOW, None).await.unwrap();
+    let (lost, _) = one.revision().await.unwrap();
+    for key in &keys {
+        assert!(server.ask::<bool>(&["COPY", &format!("{key}:before"), key, "REPLACE"]));
+    }
+    other.refresh().await.unwrap();
+    other.apply(declared("Second"), NOW, None).await.unwrap();
+
+    let name = |tenancy: &Tenancy| tenancy.directory().ect(&receiver("sprinkle")).unwrap().name.clone();
+    assert_eq!(one.revision().await.unwrap().0, lost, "they have counted as far");
+    assert!(remembers.refresh().await.unwrap());
+    assert_eq!(name(&remembers), name(&other));
+}
+
 /// A node that dies is replaced within 10 s: what it had still to deliver, and the timers that it was to fire.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_dies_is_replaced() {

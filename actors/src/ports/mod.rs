@@ -299,15 +299,22 @@ pub struct Document {
 pub struct Documents {
     /// One more with each write.
     pub revision: u64,
+    /// The write that made this revision, where the store says: one that lost its last moments in a failover counts up to the
+    /// same revisions again.
+    pub write_id: Option<Uuid>,
     /// Ordered by kind and id.
     pub documents: Vec<Document>,
 }
 
 /// One atomic step on the configuration.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct DocumentWrite {
+    /// Names this step for ever. Asked for again once it is in, it is applied or conflicts: the documents tell.
+    pub write_id: Uuid,
     /// The revision that was read.
     pub expected_revision: u64,
+    /// The write that made it, if that is known.
+    pub expected_write: Option<Uuid>,
     /// New or replaced.
     pub put: Vec<Document>,
     /// Removed, by kind and id.
@@ -318,6 +325,22 @@ pub struct DocumentWrite {
     pub welcome: Vec<Endpoint>,
     /// The caller's idempotency key, with the body to keep.
     pub idempotency: Option<(IdempotencyKey, Json)>,
+}
+
+impl Default for DocumentWrite {
+    /// Nothing, under a name of its own.
+    fn default() -> Self {
+        Self {
+            write_id: Uuid::new_v4(),
+            expected_revision: 0,
+            expected_write: None,
+            put: Vec::new(),
+            delete: Vec::new(),
+            forget: Vec::new(),
+            welcome: Vec::new(),
+            idempotency: None,
+        }
+    }
 }
 
 /// Which threads an operator wants to see (section 11).
@@ -411,8 +434,8 @@ pub trait Store: Outbox + Retention + Files {
         ect_user_id: &str,
     ) -> Result<(), StoreError>;
 
-    /// The configuration's revision.
-    async fn revision(&self) -> Result<u64, StoreError>;
+    /// The configuration's revision, and the write that made it, where the store says.
+    async fn revision(&self) -> Result<(u64, Option<Uuid>), StoreError>;
     /// All configuration.
     async fn documents(&self) -> Result<Documents, StoreError>;
     /// One atomic step on the configuration.

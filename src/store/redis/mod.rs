@@ -281,7 +281,7 @@ impl Store for RedisStore {
         self.writer.ask(other_step::done(call)).await
     }
 
-    async fn revision(&self) -> Result<u64, StoreError> {
+    async fn revision(&self) -> Result<(u64, Option<Uuid>), StoreError> {
         Ok(query::revision(&mut self.reader()?).await?)
     }
 

@@ -89,7 +89,6 @@ pub(super) struct WriteDocuments {
     place: Place,
     write: DocumentWrite,
     kept: Option<(IdempotencyKey, String)>,
-    write_id: Uuid,
     stage: Stage,
 }
 
@@ -97,7 +96,7 @@ impl WriteDocuments {
     pub(super) fn new(place: Place, mut write: DocumentWrite) -> Result<Self, Fault> {
         let kept = write.idempotency.take();
         let kept = kept.map(|(key, body)| Ok::<_, Fault>((key, record::write_kept(&KeptAnswer::Body(body))?)));
-        Ok(Self { place, write, kept: kept.transpose()?, write_id: Uuid::new_v4(), stage: Stage::Writing })
+        Ok(Self { place, write, kept: kept.transpose()?, stage: Stage::Writing })
     }
 }
 
@@ -108,7 +107,8 @@ impl Step for WriteDocuments {
         let write = &self.write;
         let mut call = Call::new(Script::WriteDocuments);
         call.key(keys::CONFIG_HEAD).key(keys::DOCUMENTS).key(keys::FORGETTING);
-        call.text(self.write_id.simple().to_string()).number(write.expected_revision);
+        call.text(write.write_id.simple().to_string()).number(write.expected_revision);
+        call.text(write.expected_write.map_or_else(String::new, |id| id.simple().to_string()));
         call.number(write.delete.len());
         for (kind, id) in &write.delete {
             call.text(format!("{kind}{SEPARATOR}{id}"));

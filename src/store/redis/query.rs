@@ -292,19 +292,18 @@ pub(super) async fn version(
     Ok(version.map(|version| (version, commit_id.as_deref().and_then(uuid))))
 }
 
-pub(super) async fn revision(reader: &mut Reader) -> Result<u64, Fault> {
-    let revision: Option<u64> = reader.one(command!("HGET", keys::CONFIG_HEAD, "revision")).await?;
-    Ok(revision.unwrap_or(0))
+pub(super) async fn revision(reader: &mut Reader) -> Result<(u64, Option<Uuid>), Fault> {
+    let fields = reader.one(command!("HMGET", keys::CONFIG_HEAD, "revision", "write_id")).await?;
+    let (revision, write_id): (Option<u64>, Option<String>) = fields;
+    Ok((revision.unwrap_or(0), write_id.as_deref().and_then(uuid)))
 }
 
 pub(super) async fn documents(reader: &mut Reader) -> Result<Documents, Fault> {
     loop {
-        let revision = || command!("HGET", keys::CONFIG_HEAD, "revision");
         // Not one step: when the revision has changed meanwhile, read again.
-        let before: Option<u64> = reader.one(revision()).await?;
+        let before = revision(reader).await?;
         let fields: BTreeMap<String, String> = reader.one(command!("HGETALL", keys::DOCUMENTS)).await?;
-        let after: Option<u64> = reader.one(revision()).await?;
-        if before != after {
+        if before != revision(reader).await? {
             continue;
         }
         let document = |(name, body): (String, String)| {
@@ -312,6 +311,7 @@ pub(super) async fn documents(reader: &mut Reader) -> Result<Documents, Fault> {
             Ok::<_, Fault>(Document { kind: kind.to_owned(), id: id.to_owned(), body })
         };
         let documents = fields.into_iter().map(document).collect::<Result<_, _>>()?;
-        return Ok(Documents { revision: after.unwrap_or(0), documents });
+        let (revision, write_id) = before;
+        return Ok(Documents { revision, write_id, documents });
     }
 }

@@ -353,8 +353,8 @@ impl Store for SqliteStore {
         self.writer.ask(KeepEctUserId { client, auth_id, ect, ect_user_id }).await
     }
 
-    async fn revision(&self) -> Result<u64, StoreError> {
-        self.points.ask(query::revision).await
+    async fn revision(&self) -> Result<(u64, Option<Uuid>), StoreError> {
+        Ok((self.points.ask(query::revision).await?, None))
     }
 
     async fn documents(&self) -> Result<Documents, StoreError> {

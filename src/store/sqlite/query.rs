@@ -198,5 +198,6 @@ pub(super) fn documents(conn: &Connection) -> Result<Documents, Fault> {
     let mut select = tx.prepare_cached(SELECT)?;
     let documents =
         select.query_map([], |row| Ok(Document { kind: row.get(0)?, id: row.get(1)?, body: row.get(2)? }))?;
-    Ok(Documents { revision: revision.unsigned_abs(), documents: documents.collect::<Result<_, _>>()? })
+    let documents = documents.collect::<Result<_, _>>()?;
+    Ok(Documents { revision: revision.unsigned_abs(), write_id: None, documents })
 }

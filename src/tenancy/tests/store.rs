@@ -64,7 +64,8 @@ impl Store for FakeStore {
             id: id.clone(),
             body: body.clone(),
         };
-        Ok(Documents { revision: inner.revision, documents: inner.documents.iter().map(document).collect() })
+        let documents = inner.documents.iter().map(document).collect();
+        Ok(Documents { revision: inner.revision, write_id: None, documents })
     }
     async fn write_documents(&self, write: DocumentWrite) -> Result<Written, StoreError> {
         let mut inner = self.inner();
@@ -112,8 +113,8 @@ impl Store for FakeStore {
     async fn version(&self, _: &UserId) -> Result<Option<(u64, Option<Uuid>)>, StoreError> {
         unimplemented!()
     }
-    async fn revision(&self) -> Result<u64, StoreError> {
-        Ok(self.inner().revision)
+    async fn revision(&self) -> Result<(u64, Option<Uuid>), StoreError> {
+        Ok((self.inner().revision, None))
     }
     async fn due(&self, _: &[u16], _: Timestamp, _: usize) -> Result<Vec<UserId>, StoreError> {
         unimplemented!()

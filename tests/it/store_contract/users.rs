@@ -164,7 +164,8 @@ pub(crate) async fn documents_have_one_revision(place: &impl Place) {
     let put = vec![document("hook", "b", "1"), document("ect", "z", "2"), document("hook", "a", "3")];
     let write = DocumentWrite { put, ..DocumentWrite::default() };
     assert_eq!(store.write_documents(write.clone()).await, Ok(Written::Applied));
-    assert_eq!(store.write_documents(write).await, Ok(Written::Conflict));
+    let another = DocumentWrite { write_id: Uuid::new_v4(), ..write };
+    assert_eq!(store.write_documents(another).await, Ok(Written::Conflict));
     let write = DocumentWrite {
         expected_revision: 1,
         put: vec![document("hook", "a", "4"), document("client", "c", "5")],
