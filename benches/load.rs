@@ -400,7 +400,10 @@ fn judge(options: &Options, point: &Point, tract: &Figures, ratios: &Figures, ve
         Some(0.5) => "both at half of the router's highest rate",
         _ => return,
     };
-    verdicts.at_most(&format!("{store}, CPU over bare axum, {how}"), ratios.get("cpu_us"), most, "x");
+    let parts = point.of(FLOOR_WITH_ACTORS);
+    let least = Figures::ratios(parts, point.of(BARE)).get("cpu_us");
+    let least = if parts.is_empty() { String::new() } else { format!(" (the parts alone: {least:.2} x)") };
+    verdicts.at_most(&format!("{store}, CPU over bare axum, {how}{least}"), ratios.get("cpu_us"), most, "x");
     let durable = options.store == Kind::Embedded || options.appendfsync == Fsync::Always;
     if point.share.is_some() && durable && options.hooks == 0 {
         verdicts.at_most(&format!("{store}, p99 at half of the highest rate"), tract.get("p99_ms"), 20.0, "ms");
