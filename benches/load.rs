@@ -170,7 +170,8 @@ const TRACT: &str = "tract";
 struct Point {
     /// As text, with a share of the highest rate if it is one.
     offered: String,
-    closed: bool,
+    /// In messages a second; none in a closed loop.
+    rate: Option<f64>,
     share: Option<f64>,
     /// The rounds of each contestant.
     rounds: Vec<(&'static str, Vec<Figures>)>,
@@ -269,7 +270,8 @@ async fn point(contestants: &[Contestant], offered: String, pace: Pace, rounds: 
             figures.push(contestant.run(pace, &what).await);
         }
     }
-    Point { offered, closed: matches!(pace, Pace::Closed(_)), share: None, rounds: all }
+    let rate = if let Pace::Open(rate, _) = pace { Some(rate) } else { None };
+    Point { offered, rate, share: None, rounds: all }
 }
 
 impl Contestant {
@@ -333,7 +335,7 @@ fn report(options: &Options, machine: Value, points: &[Point]) -> ExitCode {
     for point in points {
         let (bare, tract) = (Figures::medians(point.of(BARE)), Figures::medians(point.of(TRACT)));
         let mut run = json!({
-            "loop": if point.closed { "closed" } else { "open" }, "offered": point.offered, "share_of_highest": point.share,
+            "loop": if point.rate.is_some() { "open" } else { "closed" }, "offered": point.offered, "share_of_highest": point.share,
             "rounds": point.of(TRACT).iter().map(Figures::json).collect::<Vec<_>>(),
         });
         for (name, rounds) in &point.rounds {
@@ -349,8 +351,8 @@ fn report(options: &Options, machine: Value, points: &[Point]) -> ExitCode {
             table.ratios([point.offered.as_str(), "tract over before"], &ratios);
             run["over_before"] = ratios.json();
         }
-        if !point.closed {
-            let at = tract.get("rate_per_s");
+        // What fell behind was offered more than it took: its points stay in order by what was offered.
+        if let Some(at) = point.rate {
             for (line, name) in lines.iter_mut().zip(["p50_ms", "p99_ms", "p999_ms"]) {
                 line.push((at, tract.get(name)));
             }
@@ -371,7 +373,7 @@ fn report(options: &Options, machine: Value, points: &[Point]) -> ExitCode {
             .map(|(name, points)| chart::Line { name: name.to_owned(), points })
             .collect();
         let title = format!("Latency of message/send, {store}, {hooks}");
-        harness::write(path, &chart::draw(&title, "messages a second", "ms, from when it was due", &lines));
+        harness::write(path, &chart::draw(&title, "messages offered a second", "ms, from when it was due", &lines));
     }
     if let Some(path) = &options.json {
         let all = json!({
@@ -396,7 +398,7 @@ fn judge(options: &Options, point: &Point, tract: &Figures, ratios: &Figures, ve
         (Kind::Redis, _) => return,
     };
     let how = match point.share {
-        None if point.closed => "each as fast as it goes",
+        None if point.rate.is_none() => "each as fast as it goes",
         Some(0.5) => "both at half of the router's highest rate",
         _ => return,
     };
