@@ -72,7 +72,8 @@ pub fn log(usual: &str) -> Result<Logging, TelemetryFault> {
     Ok(Logging { _worker: worker })
 }
 
-/// What cannot be written is lost: there is nowhere to complain about it, and the next line may fit again.
+/// What cannot be written is lost: there is nowhere to complain about it, and the next line may fit again. Rests after each
+/// flush, which the log's thread makes when nothing waits any more.
 struct Unfailing<W>(W);
 
 impl<W: Write> Write for Unfailing<W> {

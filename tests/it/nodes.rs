@@ -24,6 +24,13 @@ use tract_domain::{Timestamp, Topic};
 /// How long a condition is waited for. Real time: only a failing test ever takes so long.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+const RULES: EgressRules = EgressRules { allow_private: true, allow_http: true };
+
+/// The configuration as a node has it that sees the store like this.
+async fn tenancy(store: &Arc<RedisStore>) -> Arc<Tenancy> {
+    Tenancy::load(Arc::clone(store) as Arc<dyn Store>, RULES).await.unwrap()
+}
+
 async fn open(server: &RedisServer, node_id: &str) -> Arc<RedisStore> {
     RedisStore::open(&server.url(), 64, node_id).await.unwrap()
 }
@@ -309,9 +316,7 @@ async fn what_a_failover_took_back_is_not_remembered() {
 async fn a_configuration_that_a_failover_took_back_is_not_remembered() {
     let server = RedisServer::start();
     let (one, two) = (open(&server, "one").await, open(&server, "two").await);
-    let rules = EgressRules { allow_private: true, allow_http: true };
-    let remembers = Tenancy::load(Arc::clone(&one) as Arc<dyn Store>, rules).await.unwrap();
-    let other = Tenancy::load(Arc::clone(&two) as Arc<dyn Store>, rules).await.unwrap();
+    let (remembers, other) = (tenancy(&one).await, tenancy(&two).await);
     let declared = |name: &str| {
         let declared = json!({"ect": [{"ect_id": "sprinkle", "name": name, "fqdn": "sprinkle.example"}]});
         serde_json::from_value(declared).unwrap()
@@ -367,12 +372,11 @@ async fn a_node_that_dies_is_replaced() {
 async fn a_delivery_for_a_hook_that_another_node_has_just_made_is_not_thrown_away() {
     let server = RedisServer::start();
     let (one, two) = (open(&server, "one").await, open(&server, "two").await);
-    let rules = EgressRules { allow_private: true, allow_http: true };
-    let behind = Tenancy::load(Arc::clone(&one) as Arc<dyn Store>, rules).await.unwrap();
-    let (clock, http) = (Arc::new(SystemClock), EgressClient::routed(rules, &[], &[]).unwrap());
+    let behind = tenancy(&one).await;
+    let (clock, http) = (Arc::new(SystemClock), EgressClient::routed(RULES, &[], &[]).unwrap());
     let deliverer = WebhookDeliverer::new(Arc::clone(&one) as Arc<dyn Store>, behind, clock, http);
 
-    let ahead = Tenancy::load(Arc::clone(&two) as Arc<dyn Store>, rules).await.unwrap();
+    let ahead = tenancy(&two).await;
     let declared = json!({"ect": [{"ect_id": "sprinkle", "fqdn": "sprinkle.example"}],
         "client": [{"client_id": "acme", "ects": ["sprinkle"], "default_receiver": "sprinkle",
             "business": [{"business_id": 1}]}]});

@@ -75,6 +75,8 @@ pub(crate) struct Courier {
     era: u64,
     /// When the endpoint received something last; of the time before this process, once the store was read.
     last_success_at: Option<Timestamp>,
+    /// A shared store is not read for it: it is asked when it matters, and a part that is away must not keep this from the
+    /// others' backlogs.
     knows_the_past: bool,
     /// The store is being asked, for a page or to bury.
     asking: bool,
@@ -106,6 +108,7 @@ impl Courier {
             endpoint,
             inbox,
             held: world.store.held(),
+            knows_the_past: world.store.is_shared(),
             world,
             router,
             outcomes,
@@ -115,7 +118,6 @@ impl Courier {
             breaker: Breaker::default(),
             era: 0,
             last_success_at: None,
-            knows_the_past: false,
             asking: false,
             disabling: false,
             in_flight: 0,
@@ -209,9 +211,7 @@ impl Courier {
             return;
         }
         self.asking = true;
-        let (store, endpoint) = (Arc::clone(&self.world.store), self.endpoint.clone());
-        // Of a shared store it is asked when it matters; a part that is away must not keep this from the others' backlogs.
-        let known = self.knows_the_past || store.is_shared();
+        let (store, endpoint, known) = (Arc::clone(&self.world.store), self.endpoint.clone(), self.knows_the_past);
         let read = async move {
             let success = if known { None } else { store.endpoint_status(&endpoint).await?.last_success_at };
             Ok::<_, StoreError>((success, parts.clone(), store.outbox(&endpoint, &parts).await?))

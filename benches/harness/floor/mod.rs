@@ -35,7 +35,6 @@ const QUEUE: usize = 8192;
 const SNAPSHOT: [u8; 300] = [b'x'; 300];
 
 /// The way of a message through this server.
-#[derive(Clone)]
 pub(crate) struct Way {
     /// Whether there are actors in it.
     pub(crate) actors: bool,

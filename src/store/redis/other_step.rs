@@ -52,7 +52,7 @@ pub(super) fn remember_request(place: Place, key: &[u8; 32], until: Timestamp, n
     let home = Home::Partition(place.home_of_hash(key));
     let mut call = Call::new(Script::RememberRequest);
     call.key(home.requests()).key(home.request_expiries());
-    call.text(hex(key)).text(Uuid::new_v4().simple().to_string()).number(until.0).number(now.0);
+    call.text(hex(key)).id(Uuid::new_v4()).number(until.0).number(now.0);
     Plain {
         calls: vec![call],
         read: |mut replies| replies.pop().map_or(Err(Fault::Unreadable("no reply")), read::<bool>),
@@ -107,8 +107,7 @@ impl Step for WriteDocuments {
         let write = &self.write;
         let mut call = Call::new(Script::WriteDocuments);
         call.key(keys::CONFIG_HEAD).key(keys::DOCUMENTS).key(keys::FORGETTING);
-        call.text(write.write_id.simple().to_string()).number(write.expected_revision);
-        call.text(write.expected_write.map_or_else(String::new, |id| id.simple().to_string()));
+        call.id(write.write_id).number(write.expected_revision).id(write.expected_write);
         call.number(write.delete.len());
         for (kind, id) in &write.delete {
             call.text(format!("{kind}{SEPARATOR}{id}"));

@@ -2,6 +2,7 @@
 
 use redis::{Cmd, Pipeline};
 use std::sync::LazyLock;
+use uuid::Uuid;
 
 /// The scripts: one for each atomic step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,6 +91,10 @@ impl Call {
     /// Adds a number as an argument.
     pub(super) fn number(&mut self, number: impl ToString) -> &mut Self {
         self.text(number.to_string())
+    }
+    /// Adds the id of a step as an argument; empty if there is none.
+    pub(super) fn id(&mut self, id: impl Into<Option<Uuid>>) -> &mut Self {
+        self.text(id.into().map_or_else(String::new, |id| id.simple().to_string()))
     }
     /// The key that says which server carries it out; all others are in the same slot.
     pub(super) fn first_key(&self) -> Option<&str> {

@@ -215,9 +215,8 @@ impl CommitThread {
         let mut call = self.place.call(Script::Commit, partition, commit.now)?;
         call.key(partition.thread(&commit.user_id)).key(partition.entries(&commit.user_id));
         call.key(partition.deadlines()).key(partition.counts()).key(partition.endpoints());
-        call.text(commit.commit_id.simple().to_string()).text(commit.user_id.as_str());
-        call.number(commit.expected_version);
-        call.text(commit.expected_commit.map_or_else(String::new, |id| id.simple().to_string())).number(commit.now.0);
+        call.id(commit.commit_id).text(commit.user_id.as_str());
+        call.number(commit.expected_version).id(commit.expected_commit).number(commit.now.0);
         call.text(self.snapshot.as_str()).text(commit.thread.state().as_str());
         call.text(commit.thread.control().active.as_str());
         match commit.deadline {
@@ -324,7 +323,7 @@ impl Step for WriteUser {
         let mut call = self.place.call(Script::WriteUser, partition, write.now)?;
         call.key(partition.user(&write.client, &write.auth_id));
         call.key(partition.threads()).key(partition.counts()).key(partition.endpoints());
-        call.text(write.commit_id.simple().to_string()).number(write.expected_version).number(write.now.0);
+        call.id(write.commit_id).number(write.expected_version).number(write.now.0);
         match &write.profile {
             Some(profile) => call.text("profile").text(profile.0.as_bytes()),
             None => call.text(""),
